@@ -1,0 +1,1 @@
+//! The process at a vantage point: supervises modules, routes jobs, syncs assignments.

@@ -1,0 +1,1 @@
+//! Wire types of the network: subjects, identifiers, versioned messages and their codecs.

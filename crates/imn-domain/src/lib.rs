@@ -1,0 +1,1 @@
+//! Pure decisions: targets, tiers, assignment, consensus, job states, filters.

@@ -1,0 +1,1 @@
+//! Formulas over round-trip times: statistics, delay variation, percentiles with loss.

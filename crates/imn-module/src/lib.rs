@@ -1,0 +1,1 @@
+//! Module SDK and the built-in measurement modules.

@@ -1,0 +1,1 @@
+//! Measurement engines: ICMP echo and TCP connect in batches.

@@ -1,0 +1,1 @@
+//! What every process of the network needs: NATS, tasks, drain, spool, configuration, telemetry.

@@ -1,0 +1,1 @@
+//! The control plane: registry, assignment, ingest, jobs, live views and the HTTP API.

@@ -1,0 +1,1 @@
+//! Catalog and results: two seams and their backends.

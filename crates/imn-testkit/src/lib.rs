@@ -1,0 +1,1 @@
+//! Test machinery: real servers on private ports and laboratories of network namespaces.
