@@ -1,0 +1,72 @@
+//! JSON Schemas of every message, generated from the types.
+
+use schemars::{Schema, generate::SchemaSettings};
+
+use crate::{
+    codec::Message,
+    v1::{
+        AgentControl, Announce, AssignmentFile, AssignmentMeta, AssignmentShard, Attempt, BatchColumns,
+        ControlReply, EchoOutcome, Health, Heartbeat, HostOutcome, JobRequest, JobResult, JobView, LogLine,
+        ModuleConfig, ModuleControl, PingOutcome, Progress, SimpleError, SimpleReply, SimpleRequest, Submit,
+        SubmitReply, Task, TaskReply, Watermark, WatermarkRequest,
+    },
+};
+
+/// One schema and the name of the file that it is committed under.
+#[derive(Clone, Debug)]
+pub struct SchemaFile {
+    /// File name, for example `job.v1.json`.
+    pub file: String,
+    /// The schema, draft 2020-12.
+    pub schema: Schema,
+}
+
+/// The schemas of all messages and outcomes, in a fixed order.
+pub fn schemas() -> Vec<SchemaFile> {
+    let mut files = Vec::new();
+    macro_rules! messages {
+        ($($type:ty),+ $(,)?) => {
+            $(files.push(file(<$type as Message>::NAME, generator().into_root_schema_for::<$type>()));)+
+        };
+    }
+    messages!(
+        Submit,
+        SubmitReply,
+        JobRequest,
+        JobView,
+        Task,
+        TaskReply,
+        Attempt,
+        JobResult,
+        Progress,
+        LogLine,
+        Announce,
+        Health,
+        ModuleConfig,
+        ModuleControl,
+        ControlReply,
+        Heartbeat,
+        AgentControl,
+        SimpleRequest,
+        SimpleReply,
+        SimpleError,
+        AssignmentMeta,
+        AssignmentShard,
+        AssignmentFile,
+        BatchColumns,
+        Watermark,
+        WatermarkRequest,
+    );
+    files.push(file("outcome-ping", generator().into_root_schema_for::<PingOutcome>()));
+    files.push(file("outcome-echo", generator().into_root_schema_for::<EchoOutcome>()));
+    files.push(file("outcome-heartbeat", generator().into_root_schema_for::<HostOutcome>()));
+    files
+}
+
+fn generator() -> schemars::SchemaGenerator {
+    SchemaSettings::draft2020_12().into_generator()
+}
+
+fn file(name: &str, schema: Schema) -> SchemaFile {
+    SchemaFile { file: format!("{name}.v1.json"), schema }
+}

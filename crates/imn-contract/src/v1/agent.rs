@@ -1,0 +1,254 @@
+//! Agents: heartbeat, control, and the simple interface `agent.{id}.in`.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{ModuleState, one};
+use crate::id::{AgentId, InstanceId, JobId, ModuleType};
+
+/// How an agent is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AgentStatus {
+    /// At work.
+    Active,
+    /// At work, with something wrong: a module is down, the spool is full, the clock is off.
+    Degraded,
+    /// Going down in order.
+    Draining,
+    /// Silent for 60 s (the server's judgement; never in a heartbeat).
+    Offline,
+}
+
+/// One module instance within a [`Heartbeat`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ModuleSummary {
+    /// The instance.
+    pub instance: InstanceId,
+    /// Its module type.
+    #[serde(rename = "type")]
+    pub kind: ModuleType,
+    /// Version of the module.
+    pub version: String,
+    /// How it is.
+    pub state: ModuleState,
+    /// Jobs in work.
+    pub inflight: u32,
+    /// Jobs that it can do at once.
+    pub slots: u32,
+    /// Its process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// Times its process was started again since the agent began.
+    #[serde(default)]
+    pub restarts: u32,
+    /// Whether it takes standing assignments.
+    #[serde(default)]
+    pub standing: bool,
+    /// Why it is not ready, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// What waits in a spool, or in all spools of an agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SpoolState {
+    /// Bytes on disk, about.
+    pub bytes: u64,
+    /// Rounds that the server has not committed yet.
+    pub rows: u64,
+    /// Age of the oldest of them, in seconds.
+    pub oldest_s: u64,
+}
+
+/// The assignments that an agent has in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AssignmentMark {
+    /// Generation.
+    pub generation: u64,
+    /// Hash over the shard hashes.
+    pub hash: String,
+}
+
+/// What an agent knows of its host's clock.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ClockState {
+    /// Estimated offset from true time, in microseconds, by adjtimex; absent when not synchronized.
+    pub offset_us: Option<f64>,
+    /// Whether the kernel calls its clock synchronized.
+    pub synced: bool,
+}
+
+/// An agent's sign of life: every 2 s, on `mmn.agents.hb.{vp}` and `heartbeat.{id}` alike.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Heartbeat {
+    /// Major of the schema.
+    #[serde(default = "one")]
+    pub v: u32,
+    /// The agent.
+    pub agent: AgentId,
+    /// When, RFC 3339 UTC.
+    pub time: String,
+    /// How it is.
+    pub status: AgentStatus,
+    /// Version of its program.
+    pub version: String,
+    /// Seconds since it started.
+    pub uptime_s: u64,
+    /// Its module instances.
+    pub modules: Vec<ModuleSummary>,
+    /// Targets under standing measurement here.
+    pub targets: u64,
+    /// Rounds completed per second, over the last ten seconds.
+    pub rounds_per_s: f64,
+    /// What waits in its spools.
+    pub spool: SpoolState,
+    /// The assignments in force.
+    pub assignment: AssignmentMark,
+    /// Its clock.
+    pub clock: ClockState,
+    /// CPU of agent and modules, in percent of one core.
+    pub cpu_pct: f64,
+    /// Resident memory of agent and modules, in MB.
+    pub rss_mb: f64,
+    /// Human-readable name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Where it is, coarsely, for example `eu`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// Where it is, finely, for example `London`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub location: Option<String>,
+    /// Whose network or cloud it is in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
+    /// Free tags.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
+}
+
+/// What an agent is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum AgentOp {
+    /// A task has reached a terminal state: settle its queue entry, and stop it if it still runs.
+    TaskDone {
+        /// The job.
+        job_id: JobId,
+    },
+    /// New assignments are to be read.
+    Assignments {
+        /// Their generation.
+        generation: u64,
+    },
+    /// Start a module's instances.
+    Enable {
+        /// Its type.
+        #[serde(rename = "type")]
+        kind: ModuleType,
+    },
+    /// Drain a module's instances and keep them down.
+    Disable {
+        /// Its type.
+        #[serde(rename = "type")]
+        kind: ModuleType,
+    },
+    /// Answer with a heartbeat at once.
+    Report,
+}
+
+/// Control of an agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AgentControl {
+    /// Major of the schema.
+    #[serde(default = "one")]
+    pub v: u32,
+    /// What to do.
+    #[serde(flatten)]
+    pub op: AgentOp,
+}
+
+/// A request on `agent.{id}.in`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SimpleRequest {
+    /// Major of the schema.
+    #[serde(default = "one")]
+    pub v: u32,
+    /// What to measure.
+    pub target: String,
+    /// Packets, 1 to 1,000; absent: 4.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<u32>,
+    /// Port, where the module wants one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Module type or alias; absent: `ping`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub module: Option<String>,
+    /// The client's mark; a repetition within 10 minutes is answered from the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+    /// Further parameters of the module.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub params: Map<String, Value>,
+}
+
+/// An answer on `agent.{id}.out`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SimpleReply {
+    /// Major of the schema.
+    #[serde(default = "one")]
+    pub v: u32,
+    /// Protocol measured, `icmp` or `tcp`; else the module's type.
+    pub protocol: String,
+    /// Address measured.
+    pub address: String,
+    /// Whether any packet was answered.
+    pub is_alive: bool,
+    /// Port, where there is one.
+    pub port: Option<u16>,
+    /// When, in seconds since the Unix epoch.
+    pub timestamp: f64,
+    /// Least round-trip time, in milliseconds.
+    pub rtt_min: Option<f64>,
+    /// Mean round-trip time over received packets, in milliseconds.
+    pub rtt_avg: Option<f64>,
+    /// Greatest round-trip time, in milliseconds.
+    pub rtt_max: Option<f64>,
+    /// Packets sent.
+    pub packets_sent: u32,
+    /// Packets received.
+    pub packets_received: u32,
+    /// Packets lost, in percent of those sent and not unknown.
+    pub packet_loss: Option<f64>,
+    /// Mean absolute ipdv, in milliseconds.
+    pub jitter: Option<f64>,
+    /// The client's mark, or one made for it.
+    pub request_id: String,
+    /// The whole outcome of modules other than icmp and tcp.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub outcome: Value,
+}
+
+/// A refusal on `agent.{id}.error`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SimpleError {
+    /// Major of the schema.
+    #[serde(default = "one")]
+    pub v: u32,
+    /// The client's mark, when it could be read.
+    pub request_id: Option<String>,
+    /// The number of the error.
+    pub code: u16,
+    /// Its name.
+    pub name: String,
+    /// What is wrong and what to do about it.
+    pub message: String,
+    /// The field that is wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+}
