@@ -1,1 +1,7 @@
 //! What every process of the network needs: NATS, tasks, drain, spool, configuration, telemetry.
+//!
+//! Deliberately absent: what any one process is for. There is no agent, server or module in here, no domain rule
+//! and no message that is not in the contract.
+
+pub mod nats;
+pub mod task;

@@ -1,0 +1,212 @@
+//! JetStream: acknowledged publishing, streams, buckets, keys read directly.
+
+use std::time::{Duration, Instant};
+
+use async_nats::{
+    HeaderMap,
+    jetstream::{self, stream},
+};
+use bytes::Bytes;
+use imn_contract::{Message, header};
+use serde::Deserialize;
+
+use super::{Client, Error, Result};
+
+/// JetStream has taken a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acked {
+    /// The stream that took it.
+    pub stream: String,
+    /// Its place in the stream.
+    pub sequence: u64,
+    /// Whether the stream already had a message of this `Nats-Msg-Id`.
+    pub duplicate: bool,
+}
+
+/// A value read directly from a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// The bytes.
+    pub payload: Bytes,
+    /// Its place in the stream.
+    pub sequence: u64,
+}
+
+#[derive(Deserialize)]
+struct PubAck {
+    #[serde(default)]
+    stream: String,
+    #[serde(default)]
+    seq: u64,
+    #[serde(default)]
+    duplicate: bool,
+    error: Option<ApiError>,
+}
+
+#[derive(Deserialize)]
+struct ApiError {
+    err_code: Option<u64>,
+    code: u64,
+    #[serde(default)]
+    description: String,
+}
+
+impl Client {
+    /// Publishes a message to a stream and waits until it is acknowledged. The acknowledgement is no fsync.
+    ///
+    /// # Errors
+    /// [`Error::NoResponders`] when no stream takes the subject, [`Error::JetStream`] when it is full or refuses
+    /// the message, [`Error::Denied`], [`Error::Timeout`], [`Error::Encode`].
+    pub async fn publish_acked<M: Message>(
+        &self,
+        subject: &str,
+        message: &M,
+        id: Option<&str>,
+        headers: HeaderMap,
+    ) -> Result<Acked> {
+        let (headers, payload) = super::write("publish", subject, message, headers)?;
+        self.publish_bytes_acked(subject, payload, id, headers, self.timeout()).await
+    }
+
+    /// Publishes bytes to a stream and waits up to `timeout` until they are acknowledged. `id` becomes
+    /// `Nats-Msg-Id`.
+    ///
+    /// # Errors
+    /// As [`Client::publish_acked`].
+    pub async fn publish_bytes_acked(
+        &self,
+        subject: &str,
+        payload: Bytes,
+        id: Option<&str>,
+        mut headers: HeaderMap,
+        timeout: Duration,
+    ) -> Result<Acked> {
+        const OPERATION: &str = "publish";
+        if let Some(id) = id {
+            headers.insert(header::MSG_ID, id);
+        }
+        let answer = self.request_bytes(subject, payload, headers, timeout).await?;
+        let ack: PubAck = serde_json::from_slice(&answer.payload).map_err(|error| Error::Client {
+            operation: OPERATION,
+            subject: subject.to_owned(),
+            message: format!("what answered is no stream: {error}"),
+        })?;
+        match ack.error {
+            Some(error) => Err(Error::JetStream {
+                operation: OPERATION,
+                subject: subject.to_owned(),
+                code: error.err_code.unwrap_or(error.code),
+                message: error.description,
+            }),
+            None => Ok(Acked { stream: ack.stream, sequence: ack.seq, duplicate: ack.duplicate }),
+        }
+    }
+
+    /// Makes a stream be as `config` says: creates it, or updates it where it differs.
+    ///
+    /// # Errors
+    /// [`Error::JetStream`] when the server refuses the configuration or a change of it, [`Error::Denied`],
+    /// [`Error::Timeout`].
+    pub async fn ensure_stream(&self, config: stream::Config) -> Result<stream::Stream> {
+        let name = config.name.clone();
+        let context = self.jetstream();
+        let start = Instant::now();
+        let is_api = |subject: &str| subject.starts_with("$JS.API.");
+        let ensured = async {
+            match context.create_stream(&config).await {
+                Ok(stream) => return Ok(stream),
+                // It exists with another configuration.
+                Err(error) if stream_error(&error).is_some_and(|(code, _)| code == NAME_IN_USE) => {}
+                Err(error) => return Err(self.stream_failure("create stream", &name, start, &error)),
+            }
+            context
+                .update_stream(&config)
+                .await
+                .map_err(|error| self.stream_failure("update stream", &name, start, &error))?;
+            context
+                .get_stream(&name)
+                .await
+                .map_err(|error| self.stream_failure("get stream", &name, start, &error))
+        };
+        self.or_denied("ensure stream", &name, is_api, ensured).await?
+    }
+
+    /// Reads the last message of a subject from a stream that allows direct reading; `None` when there is none.
+    /// For a key of a bucket: stream `KV_{bucket}` and [`imn_contract::stream::kv_subject`].
+    ///
+    /// # Errors
+    /// [`Error::NoResponders`] when there is no such stream, [`Error::Denied`], [`Error::Timeout`].
+    pub async fn direct_get(&self, stream: &str, subject: &str) -> Result<Option<Kept>> {
+        const OPERATION: &str = "direct get";
+        let api = format!("$JS.API.DIRECT.GET.{stream}.{subject}");
+        let answer = self.request_bytes(&api, Bytes::new(), HeaderMap::new(), self.timeout()).await?;
+        if let Some(status) = answer.status {
+            return match status.as_u16() {
+                404 => Ok(None),
+                code => Err(Error::JetStream {
+                    operation: OPERATION,
+                    subject: api,
+                    code: u64::from(code),
+                    message: answer.description.unwrap_or_default(),
+                }),
+            };
+        }
+        // A deleted key leaves a marker behind.
+        if super::header_of(&answer, "KV-Operation").is_some_and(|op| op == "DEL" || op == "PURGE") {
+            return Ok(None);
+        }
+        let sequence = super::header_of(&answer, "Nats-Sequence").and_then(|s| s.parse().ok()).unwrap_or(0);
+        Ok(Some(Kept { payload: answer.payload, sequence }))
+    }
+
+    fn stream_failure(
+        &self,
+        operation: &'static str,
+        name: &str,
+        start: Instant,
+        error: &(dyn std::error::Error + 'static),
+    ) -> Error {
+        if let Some((code, message)) = stream_error(error) {
+            return Error::JetStream { operation, subject: name.to_owned(), code, message };
+        }
+        if error.to_string().contains("timed out") || error.to_string().contains("timeout") {
+            return self.late(operation, name, start, self.timeout());
+        }
+        Error::client(operation, name, error)
+    }
+}
+
+/// JetStream's "stream name already in use with a different configuration".
+const NAME_IN_USE: u64 = 10058;
+
+/// The JetStream error among an error and its sources.
+fn stream_error(error: &(dyn std::error::Error + 'static)) -> Option<(u64, String)> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(inner) = error.downcast_ref::<jetstream::Error>() {
+            let text = inner.to_string();
+            return Some((inner.error_code().0, text));
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// The configuration of a stream that is the bucket `name`: one value per key, read directly.
+///
+/// Buckets are made as plain streams, because creating them as buckets fails on nats-server 2.9.10.
+pub fn bucket(name: &str, max_bytes: i64) -> stream::Config {
+    stream::Config {
+        name: format!("KV_{name}"),
+        subjects: vec![format!("$KV.{name}.>")],
+        max_messages_per_subject: 1,
+        max_bytes,
+        discard: stream::DiscardPolicy::New,
+        allow_rollup: true,
+        deny_delete: true,
+        allow_direct: true,
+        num_replicas: 1,
+        duplicate_window: Duration::from_mins(2),
+        ..stream::Config::default()
+    }
+}
