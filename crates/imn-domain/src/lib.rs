@@ -1,1 +1,12 @@
 //! Pure decisions: targets, tiers, assignment, consensus, job states, filters.
+//!
+//! Deliberately absent: tokio, I/O and the clock. Whatever depends on time takes `now` as an argument, in
+//! microseconds since the Unix epoch, so that every decision is tested from golden files.
+
+mod agent;
+mod target;
+mod tier;
+
+pub use agent::{Agent, Liveness};
+pub use target::{MonitoringState, Target, TargetKind};
+pub use tier::{AgentSelection, AlertSeverity, Diversity, ExpectedOutcome, Probe, Strategy, Tier};

@@ -1,0 +1,124 @@
+//! Tiers: the policy of a set of targets.
+
+use std::collections::BTreeMap;
+
+use imn_contract::ModuleType;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// One measurement that a tier makes of each of its targets.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Probe {
+    /// Module type.
+    #[serde(rename = "type")]
+    pub kind: ModuleType,
+    /// Parameters of the type.
+    #[serde(default)]
+    pub params: Map<String, Value>,
+}
+
+/// How agents are chosen for a target.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Strategy {
+    /// Every agent that fits.
+    #[default]
+    All,
+    /// `count` of those that fit, spread evenly over all targets.
+    Distributed,
+}
+
+/// Least spread of the chosen agents.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Diversity {
+    /// Different regions at least.
+    #[serde(default)]
+    pub min_regions: u32,
+    /// Different providers at least.
+    #[serde(default)]
+    pub min_providers: u32,
+}
+
+/// Which agents measure a tier's targets.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentSelection {
+    /// All of them, or some.
+    #[serde(default)]
+    pub strategy: Strategy,
+    /// How many, for `distributed`; fewer if fewer fit.
+    #[serde(default)]
+    pub count: Option<u32>,
+    /// Only agents in these regions; empty: all.
+    #[serde(default)]
+    pub regions: Vec<String>,
+    /// No agents in these regions.
+    #[serde(default)]
+    pub exclude_regions: Vec<String>,
+    /// Only agents of these providers; empty: all.
+    #[serde(default)]
+    pub providers: Vec<String>,
+    /// Only agents that carry all of these tags.
+    #[serde(default)]
+    pub require_tags: BTreeMap<String, String>,
+    /// No agents that carry any of these tags.
+    #[serde(default)]
+    pub exclude_tags: BTreeMap<String, String>,
+    /// Least spread.
+    #[serde(default)]
+    pub diversity: Diversity,
+}
+
+/// How bad it is when the expectation fails.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AlertSeverity {
+    /// Worth knowing.
+    Info,
+    /// Worth a look.
+    #[default]
+    Warning,
+    /// Worth waking somebody.
+    Critical,
+}
+
+/// What is expected of a target: an expected failure raises its alarm on success.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExpectedOutcome {
+    /// Whether the measurement should succeed.
+    pub should_succeed: bool,
+    /// How bad it is otherwise.
+    #[serde(default)]
+    pub alert_severity: AlertSeverity,
+    /// What the alert says.
+    #[serde(default)]
+    pub alert_message: Option<String>,
+}
+
+/// The policy of a set of targets.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Tier {
+    /// Identifier, unique.
+    pub name: String,
+    /// Name for people.
+    pub display_name: Option<String>,
+    /// Measurements made of each target, at least one.
+    pub probes: Vec<Probe>,
+    /// Time between rounds, in milliseconds.
+    pub probe_interval_ms: u64,
+    /// Tmax of each packet, in milliseconds.
+    pub probe_timeout_ms: u64,
+    /// Confirmations with a fresh identifier before a target counts as lost.
+    pub probe_retries: u32,
+    /// Packets per round.
+    pub count: u32,
+    /// Which agents measure.
+    pub agent_selection: AgentSelection,
+    /// What is expected of targets that say nothing themselves.
+    pub default_expected_outcome: Option<ExpectedOutcome>,
+    /// When it was made, in microseconds since the Unix epoch.
+    pub created_us: i64,
+    /// When it was last changed.
+    pub updated_us: i64,
+    /// Counts changes, from 1; its ETag.
+    pub revision: u64,
+}
