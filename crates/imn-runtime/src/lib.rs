@@ -3,5 +3,8 @@
 //! Deliberately absent: what any one process is for. There is no agent, server or module in here, no domain rule
 //! and no message that is not in the contract.
 
+pub mod clock;
+pub mod file;
 pub mod nats;
+pub mod process;
 pub mod task;

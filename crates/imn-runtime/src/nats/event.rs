@@ -162,10 +162,13 @@ impl Events {
             Event::ServerError(ServerError::AuthorizationViolation) => {
                 self.violated("Authorization Violation".to_owned());
             }
-            Event::ServerError(ServerError::Other(text)) if is_violation(&text) => self.violated(text),
+            // An attempt to connect tells of refused credentials as a client error.
+            Event::ServerError(ServerError::Other(text)) | Event::ClientError(ClientError::Other(text))
+                if is_violation(&text) =>
+            {
+                self.violated(text);
+            }
             Event::ServerError(error) => self.error(&error),
-            // So does an attempt to connect tell of credentials that are refused.
-            Event::ClientError(ClientError::Other(text)) if is_violation(&text) => self.violated(text),
             Event::ClientError(error) => self.error(&error),
             Event::LameDuckMode => tracing::info!(connection = name, "nats server is going away"),
             Event::Draining => {}

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use async_nats::{
     HeaderMap,
-    jetstream::{self, stream},
+    jetstream::{self, consumer, stream},
 };
 use bytes::Bytes;
 use imn_contract::{Message, header};
@@ -129,6 +129,41 @@ impl Client {
                 .map_err(|error| self.stream_failure("get stream", &name, start, &error))
         };
         self.or_denied("ensure stream", &name, is_api, ensured).await?
+    }
+
+    /// The durable pull consumer `name` of `stream`, made by somebody else. Needs no right to see the stream.
+    ///
+    /// # Errors
+    /// [`Error::JetStream`] when it does not exist (10014) or its stream does not (10059), [`Error::Denied`],
+    /// [`Error::Timeout`].
+    pub async fn pull_consumer(&self, stream: &str, name: &str) -> Result<consumer::PullConsumer> {
+        const OPERATION: &str = "get consumer";
+        let api = format!("$JS.API.CONSUMER.INFO.{stream}.{name}");
+        let start = Instant::now();
+        let context = self.jetstream();
+        let got = context.get_consumer_from_stream(name, stream);
+        self.or_denied(OPERATION, &api, |on| on == api, got)
+            .await?
+            .map_err(|error| self.stream_failure(OPERATION, &api, start, &error))
+    }
+
+    /// Makes a durable pull consumer be as `config` says: creates it, or updates it where it differs.
+    ///
+    /// # Errors
+    /// As [`Client::ensure_stream`].
+    pub async fn ensure_consumer(
+        &self,
+        stream: &str,
+        config: consumer::pull::Config,
+    ) -> Result<consumer::PullConsumer> {
+        const OPERATION: &str = "create consumer";
+        let start = Instant::now();
+        let context = self.jetstream();
+        // Creating what exists with another configuration updates it.
+        let created = context.create_consumer_on_stream(config, stream);
+        self.or_denied(OPERATION, stream, |on| on.starts_with("$JS.API."), created)
+            .await?
+            .map_err(|error| self.stream_failure(OPERATION, stream, start, &error))
     }
 
     /// Reads the last message of a subject from a stream that allows direct reading; `None` when there is none.
