@@ -1,9 +1,11 @@
 //! The system calls for which no safe wrapper exists: the only unsafe code of the crate.
 
+use crate::{Error, Result};
 use nix::sched::CloneFlags;
 use nix::sys::signal::Signal;
+use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::Arc;
@@ -45,5 +47,41 @@ pub(crate) fn detach_child(command: &mut Command) {
             rustix::process::setsid()?;
             Ok(())
         });
+    }
+}
+
+/// Creates the TUN device `name` in the network namespace of the calling thread; packets carry no header of their own.
+#[expect(unsafe_code, reason = "TUNSETIFF has no safe wrapper")]
+pub(crate) fn open_tun(name: &str) -> Result<OwnedFd> {
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/net/tun")
+        .map_err(Error::file("open", "/dev/net/tun"))?;
+    if name.len() >= libc::IFNAMSIZ {
+        return Err(Error::Topology(format!("interface name {name} is longer than 15 bytes")));
+    }
+    // SAFETY: ifreq is plain data, for which all zeroes is a valid value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI) as libc::c_short;
+    // SAFETY: TUNSETIFF reads and writes one ifreq, which outlives the call.
+    let status = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
+    if status < 0 {
+        return Err(Error::system(format!("create TUN device {name}"))(io::Error::last_os_error()));
+    }
+    rustix::io::ioctl_fionbio(&file, true).map_err(Error::errno("make TUN device non-blocking"))?;
+    Ok(file.into())
+}
+
+/// Gives the calling thread the lowest real-time priority; `false` when that is not permitted.
+#[expect(unsafe_code, reason = "sched_setscheduler has no safe wrapper")]
+pub(crate) fn become_real_time() -> bool {
+    let priority = libc::sched_param { sched_priority: 1 };
+    // SAFETY: the call reads one sched_param, which outlives it; 0 is the calling thread.
+    unsafe {
+        libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &raw const priority) == 0
     }
 }
