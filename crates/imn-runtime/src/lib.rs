@@ -4,7 +4,10 @@
 //! and no message that is not in the contract.
 
 pub mod clock;
+pub mod credential;
 pub mod file;
 pub mod nats;
+pub mod nats_server;
 pub mod process;
+pub mod spool;
 pub mod task;
