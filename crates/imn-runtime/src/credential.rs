@@ -1,0 +1,323 @@
+//! Who may do what on NATS: the keys of a network in operator mode, and credentials scoped to a role.
+//!
+//! An operator vouches for accounts, an account for users; each is an ed25519 key, and each vouching is a JWT. The
+//! permissions stand in the user's JWT, so that the server needs no list of users.
+
+mod jwt;
+mod role;
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use data_encoding::BASE64URL_NOPAD;
+use nkeys::{KeyPair, KeyPairType};
+
+use crate::file;
+
+pub use role::{Permissions, Role};
+
+/// Why keys or credentials could not be had.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file of the key directory.
+    #[error(transparent)]
+    File(#[from] file::Error),
+    /// A key is no key, or one of another kind.
+    #[error("{operation} {what}: {message}")]
+    Key {
+        /// What was tried.
+        operation: &'static str,
+        /// Which key.
+        what: String,
+        /// What is wrong.
+        message: String,
+    },
+}
+
+impl Error {
+    fn key(operation: &'static str, what: impl Into<String>) -> impl FnOnce(nkeys::error::Error) -> Self {
+        let what = what.into();
+        move |error| Self::Key { operation, what, message: error.to_string() }
+    }
+
+    fn unfit(operation: &'static str, what: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Key { operation, what: what.into(), message: message.into() }
+    }
+}
+
+/// The keys of a network: its operator, its system account and the account `IMN`, in which everything happens.
+pub struct Authority {
+    account: KeyPair,
+    system: KeyPair,
+    operator_jwt: String,
+    system_jwt: String,
+    account_jwt: String,
+    directory: PathBuf,
+}
+
+impl std::fmt::Debug for Authority {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Authority")
+            .field("account", &self.account.public_key())
+            .field("directory", &self.directory)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Authority {
+    /// Reads the keys from a directory; what is not there yet is made and written (0600).
+    ///
+    /// # Errors
+    /// [`Error::File`]; [`Error::Key`] for a file that holds no key.
+    pub fn open(directory: &Path) -> Result<Self, Error> {
+        file::create_private_dir(directory)?;
+        let operator = key(directory, "operator", KeyPairType::Operator)?;
+        let system = key(directory, "system", KeyPairType::Account)?;
+        let account = key(directory, "account", KeyPairType::Account)?;
+        let operator_jwt = token(directory, "operator", || jwt::operator(&operator, &system.public_key()))?;
+        let system_jwt = token(directory, "system", || {
+            jwt::account(&operator, &system.public_key(), "SYS", jwt::Limits::SYSTEM)
+        })?;
+        let account_jwt = token(directory, "account", || {
+            jwt::account(&operator, &account.public_key(), "IMN", jwt::Limits::FULL)
+        })?;
+        Ok(Self { account, system, operator_jwt, system_jwt, account_jwt, directory: directory.to_owned() })
+    }
+
+    /// The operator's JWT, which a server trusts.
+    pub fn operator_jwt(&self) -> &str {
+        &self.operator_jwt
+    }
+
+    /// Public key and JWT of the system account.
+    pub fn system_account(&self) -> (String, &str) {
+        (self.system.public_key(), &self.system_jwt)
+    }
+
+    /// Public key and JWT of the account `IMN`.
+    pub fn account(&self) -> (String, &str) {
+        (self.account.public_key(), &self.account_jwt)
+    }
+
+    /// Makes a user of this role with a key of its own, valid for `lifetime`, for ever without one.
+    ///
+    /// # Errors
+    /// [`Error::Key`] when signing fails.
+    pub fn issue(&self, role: &Role, lifetime: Option<Duration>) -> Result<Credentials, Error> {
+        let user = KeyPair::new_user();
+        let seed = user.seed().map_err(Error::key("write the seed of", role.to_string()))?;
+        let jwt = self.vouch(role, &user.public_key(), lifetime)?;
+        Ok(Credentials { user, jwt, seed, inbox_prefix: role.inbox_prefix() })
+    }
+
+    /// Signs a user's JWT for a public key whose seed its owner keeps: enrollment and renewal.
+    ///
+    /// # Errors
+    /// [`Error::Key`] when `user` is no public key of a user.
+    pub fn vouch(&self, role: &Role, user: &str, lifetime: Option<Duration>) -> Result<String, Error> {
+        let known = KeyPair::from_public_key(user).map_err(Error::key("vouch for", user))?;
+        if known.key_pair_type() != KeyPairType::User {
+            return Err(Error::unfit("vouch for", user, "this is no public key of a user"));
+        }
+        let expires = lifetime.map(|lifetime| now_s() + lifetime.as_secs().max(1));
+        jwt::user(&self.account, user, &role.to_string(), &role.permissions(), expires)
+    }
+}
+
+/// A user's key and JWT: what a connection needs.
+pub struct Credentials {
+    user: KeyPair,
+    seed: String,
+    jwt: String,
+    inbox_prefix: String,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials").field("user", &self.user.public_key()).finish_non_exhaustive()
+    }
+}
+
+impl Credentials {
+    /// Reads the text of a credentials file.
+    ///
+    /// # Errors
+    /// [`Error::Key`] when it holds no JWT or no seed of a user.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        const OPERATION: &str = "read";
+        let unfit = |message: &str| Error::unfit(OPERATION, "credentials", message);
+        let mut blocks = text.lines().map(str::trim).filter(|line| !line.is_empty()).peekable();
+        let (mut jwt, mut seed) = (None, None);
+        while let Some(line) = blocks.next() {
+            if line.starts_with("-----BEGIN NATS USER JWT") {
+                jwt = blocks.next().map(str::to_owned);
+            } else if line.starts_with("-----BEGIN USER NKEY SEED") {
+                seed = blocks.next().map(str::to_owned);
+            }
+        }
+        let jwt = jwt.ok_or_else(|| unfit("they hold no NATS USER JWT"))?;
+        let seed = seed.ok_or_else(|| unfit("they hold no USER NKEY SEED"))?;
+        let user = KeyPair::from_seed(&seed).map_err(Error::key(OPERATION, "credentials"))?;
+        if user.key_pair_type() != KeyPairType::User {
+            return Err(unfit("the seed is not that of a user"));
+        }
+        let claims = claims(&jwt).ok_or_else(|| unfit("the JWT is unreadable"))?;
+        let inbox_prefix = claims["nats"]["sub"]["allow"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find_map(|subject| subject.as_str()?.strip_suffix(".>").filter(|s| s.starts_with("_INBOX")))
+            .unwrap_or("_INBOX")
+            .to_owned();
+        Ok(Self { user, seed, jwt, inbox_prefix })
+    }
+
+    /// The text of a credentials file, as any NATS client reads it.
+    pub fn text(&self) -> String {
+        format!(
+            "-----BEGIN NATS USER JWT-----\n{}\n------END NATS USER JWT------\n\n\
+             ************************* IMPORTANT *************************\n\
+             NKEY Seed printed below can be used to sign and prove identity.\n\
+             NKEYs are sensitive and should be treated as secrets.\n\n\
+             -----BEGIN USER NKEY SEED-----\n{}\n------END USER NKEY SEED------\n\n\
+             *************************************************************\n",
+            self.jwt, self.seed
+        )
+    }
+
+    /// The user's public key.
+    pub fn public_key(&self) -> String {
+        self.user.public_key()
+    }
+
+    /// The prefix under which this user's inboxes must be.
+    pub fn inbox_prefix(&self) -> &str {
+        &self.inbox_prefix
+    }
+
+    /// When they end, in seconds since the Unix epoch; `None`: never.
+    pub fn expires_s(&self) -> Option<u64> {
+        claims(&self.jwt)?["exp"].as_u64()
+    }
+
+    /// Signs bytes, for the header `MMN-Signature`.
+    ///
+    /// # Errors
+    /// [`Error::Key`].
+    pub fn sign(&self, bytes: &[u8]) -> Result<String, Error> {
+        let signature = self.user.sign(bytes).map_err(Error::key("sign with", self.user.public_key()))?;
+        Ok(BASE64URL_NOPAD.encode(&signature))
+    }
+}
+
+/// Whether `signature` is that of `public_key` over `bytes`.
+pub fn verify(public_key: &str, bytes: &[u8], signature: &str) -> bool {
+    let Ok(signature) = BASE64URL_NOPAD.decode(signature.as_bytes()) else { return false };
+    KeyPair::from_public_key(public_key).is_ok_and(|key| key.verify(bytes, &signature).is_ok())
+}
+
+/// The claims of a JWT, unverified.
+fn claims(jwt: &str) -> Option<serde_json::Value> {
+    let body = jwt.split('.').nth(1)?;
+    serde_json::from_slice(&BASE64URL_NOPAD.decode(body.as_bytes()).ok()?).ok()
+}
+
+fn now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+fn key(directory: &Path, name: &str, kind: KeyPairType) -> Result<KeyPair, Error> {
+    let path = directory.join(format!("{name}.nk"));
+    let shown = path.display().to_string();
+    if let Some(seed) = file::read_optional(&path)? {
+        let key = KeyPair::from_seed(seed.trim()).map_err(Error::key("read the key", shown.clone()))?;
+        if key.key_pair_type() != kind {
+            return Err(Error::unfit("read the key", shown, "it is one of another kind"));
+        }
+        return Ok(key);
+    }
+    let key = KeyPair::new(kind);
+    let seed = key.seed().map_err(Error::key("write the key", shown))?;
+    file::write_atomic(&path, format!("{seed}\n").as_bytes())?;
+    Ok(key)
+}
+
+/// A JWT is made once: a later revocation lives in it and must outlast a restart.
+fn token(
+    directory: &Path,
+    name: &str,
+    make: impl FnOnce() -> Result<String, Error>,
+) -> Result<String, Error> {
+    let path = directory.join(format!("{name}.jwt"));
+    if let Some(text) = file::read_optional(&path)? {
+        return Ok(text.trim().to_owned());
+    }
+    let text = make()?;
+    file::write_atomic(&path, format!("{text}\n").as_bytes())?;
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use imn_contract::AgentId;
+    use proptest::prelude::*;
+
+    fn agent() -> Role {
+        Role::Agent { agent: AgentId::new("lon1").unwrap() }
+    }
+
+    #[test]
+    fn keys_are_made_once_and_stay() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = Authority::open(directory.path()).unwrap();
+        let second = Authority::open(directory.path()).unwrap();
+        assert_eq!(first.account(), second.account());
+        assert_eq!(first.system_account(), second.system_account());
+        assert_eq!(first.operator_jwt(), second.operator_jwt());
+        std::fs::write(directory.path().join("account.nk"), "nonsense").unwrap();
+        let error = Authority::open(directory.path()).unwrap_err().to_string();
+        assert!(error.starts_with("read the key ") && error.contains("account.nk"), "{error}");
+        // A key of another kind under this name is no less wrong.
+        std::fs::copy(directory.path().join("operator.nk"), directory.path().join("account.nk")).unwrap();
+        assert!(Authority::open(directory.path()).unwrap_err().to_string().contains("another kind"));
+    }
+
+    #[test]
+    fn credentials_are_read_back_and_sign() {
+        let directory = tempfile::tempdir().unwrap();
+        let authority = Authority::open(directory.path()).unwrap();
+        let issued = authority.issue(&agent(), Some(Duration::from_secs(3600))).unwrap();
+        let read = Credentials::parse(&issued.text()).unwrap();
+        assert_eq!(read.public_key(), issued.public_key());
+        assert_eq!(read.inbox_prefix(), "_INBOX_agent.lon1");
+        assert!(read.expires_s().unwrap() > now_s() + 3500);
+        assert_eq!(authority.issue(&agent(), None).unwrap().expires_s(), None);
+        let signature = read.sign(b"hello").unwrap();
+        assert!(verify(&issued.public_key(), b"hello", &signature));
+        assert!(!verify(&issued.public_key(), b"hallo", &signature));
+        let another = authority.issue(&agent(), None).unwrap();
+        assert!(!verify(&another.public_key(), b"hello", &signature));
+        assert!(!verify("nobody", b"hello", "*"));
+        assert!(!format!("{issued:?}").contains("SU"), "no seed is shown");
+    }
+
+    #[test]
+    fn only_a_user_is_vouched_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let authority = Authority::open(directory.path()).unwrap();
+        let account = authority.account().0;
+        assert!(authority.vouch(&agent(), &account, None).unwrap_err().to_string().contains("no public key"));
+        assert!(authority.vouch(&agent(), "U123", None).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_credentials_or_a_worded_error(text in "(-----BEGIN (NATS USER JWT|USER NKEY SEED)-----\n?|[ -~]{0,40}\n){0,6}") {
+            let _ = Credentials::parse(&text);
+        }
+    }
+}
