@@ -1,0 +1,255 @@
+//! What leaves the engine: outcomes, events, counters.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crossbeam_channel::{Sender, TrySendError};
+
+use crate::lateness::{Histogram, Lateness};
+use crate::outcome::{Batch, Event, EventKind, Fate, Outcome, Packet, Timestamp, TsSource};
+
+use super::engine::Machine;
+use super::packet::Family;
+use super::table::{NONE, Status};
+
+/// Outcomes gathered for a reader that does not read; what comes beyond is dropped.
+const GATHERED: usize = 65_536;
+
+/// Counters of an engine since its start, and its present load.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Packets handed to the kernel or refused by it, calibration included.
+    pub sent: u64,
+    /// Packets answered in time.
+    pub received: u64,
+    /// Packets given up.
+    pub lost: u64,
+    /// Packets whose fate this host hid from itself, cancelled ones included.
+    pub unknown: u64,
+    /// Packets that an ICMP error ended.
+    pub unreachable: u64,
+    /// Packets that the local kernel refused for a reason of their own, such as a missing route.
+    pub not_sent: u64,
+    /// Packets on their way now.
+    pub in_flight: u64,
+    /// Rounds held now, until twice their timeout.
+    pub held: u64,
+    /// Further copies of answers.
+    pub duplicates: u64,
+    /// Answers after their packet's timeout.
+    pub late: u64,
+    /// Genuine answers whose state was gone: later than twice the timeout.
+    pub expired: u64,
+    /// Answers overtaken by the answer to a later packet of their round.
+    pub reordered: u64,
+    /// Genuine answers from an address that was not asked.
+    pub wrong_source: u64,
+    /// Answers whose checksum or length is wrong.
+    pub corrupted: u64,
+    /// Messages that came through the filter but carry no tag of ours.
+    pub foreign: u64,
+    /// Packets that the kernel had no buffer to send (`ENOBUFS`, `EAGAIN`).
+    pub send_overflow: u64,
+    /// Packets that the kernel dropped because a receive queue was full.
+    pub rxq_overflow: u64,
+    /// Answered packets without a kernel transmit timestamp.
+    pub tx_stamps_missing: u64,
+    /// Steps of the realtime clock.
+    pub clock_steps: u64,
+    /// Outcomes dropped because nobody read them.
+    pub outcomes_dropped: u64,
+    /// Events dropped because nobody read them.
+    pub events_dropped: u64,
+    /// Packets sent to loopback for calibration.
+    pub calibration_packets: u64,
+    /// How much later than due packets are sent.
+    pub lateness: Lateness,
+    /// Loopback round trip at the last calibration, kernel timestamps: IPv4, IPv6.
+    pub floor: [Option<Duration>; 2],
+}
+
+/// Loopback round trips at the last calibration.
+#[derive(Debug, Clone, Copy, Default)]
+struct Floor {
+    kernel: Option<Duration>,
+    user: Option<Duration>,
+}
+
+/// The engine's end of everything that leaves it.
+pub(crate) struct Report {
+    pub stats: Stats,
+    pub lateness: Histogram,
+    pending: Batch,
+    outcomes: Sender<Batch>,
+    events: Sender<Event>,
+    shared: Arc<Mutex<Stats>>,
+    floors: [Floor; 2],
+    samples: [Vec<u64>; 2],
+    published_at: u64,
+}
+
+impl Report {
+    pub(crate) fn new(outcomes: Sender<Batch>, events: Sender<Event>, shared: Arc<Mutex<Stats>>) -> Self {
+        Self {
+            stats: Stats::default(),
+            lateness: Histogram::new(crate::clock::monotonic()),
+            pending: Batch::default(),
+            outcomes,
+            events,
+            shared,
+            floors: [Floor::default(); 2],
+            samples: [Vec::new(), Vec::new()],
+            published_at: 0,
+        }
+    }
+
+    /// True when outcomes wait for room in the queue.
+    pub(crate) fn waiting(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Hands over outcomes and counters.
+    pub(crate) fn publish(&mut self) {
+        if self.waiting() {
+            match self.outcomes.try_send(std::mem::take(&mut self.pending)) {
+                Ok(()) => {}
+                Err(TrySendError::Full(batch)) => self.pending = batch,
+                Err(TrySendError::Disconnected(batch)) => self.stats.outcomes_dropped += batch.len() as u64,
+            }
+        }
+        let now = crate::clock::monotonic();
+        if now >= self.published_at + 100_000_000 {
+            self.stats.lateness = self.lateness.snapshot();
+            self.published_at = now;
+        }
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&self.stats);
+    }
+
+    /// Notes a loopback round trip by this process's clock.
+    pub(crate) fn floor_sample(&mut self, family: Family, nanos: u64) {
+        self.samples[family as usize].push(nanos);
+    }
+
+    fn send_event(&mut self, event: Event) {
+        if self.events.try_send(event).is_err() {
+            self.stats.events_dropped += 1;
+        }
+    }
+}
+
+fn median(mut samples: Vec<u64>) -> Option<Duration> {
+    samples.sort_unstable();
+    imn_metric::percentile(&samples, 0.5).map(Duration::from_nanos)
+}
+
+impl Machine {
+    /// Settles a packet's fate, and with the last one the round's outcome.
+    pub(crate) fn settle(&mut self, slot: u32, status: Status) {
+        let packet = &mut self.table.packets[slot as usize];
+        let again = packet.status == Status::Unreachable;
+        packet.status = status;
+        let index = packet.round;
+        let stats = &mut self.report.stats;
+        match status {
+            Status::Received => stats.received += 1,
+            Status::Lost => stats.lost += 1,
+            Status::Unknown => stats.unknown += 1,
+            Status::Unreachable => stats.unreachable += 1,
+            Status::InFlight | Status::NotSent => {}
+        }
+        self.event(slot, EventKind::Settled(self.packet(slot)));
+        if again {
+            // An answer has replaced an error: the packet was settled before.
+            self.report.stats.unreachable -= 1;
+            return;
+        }
+        self.report.stats.in_flight -= 1;
+        let round = &mut self.table.rounds[index as usize];
+        round.settled += 1;
+        if round.settled == round.count && !round.emitted {
+            self.emit(index);
+        }
+    }
+
+    /// Tells watchers, if the round asks for it.
+    pub(crate) fn event(&mut self, slot: u32, kind: EventKind) {
+        let packet = &self.table.packets[slot as usize];
+        let round = &self.table.rounds[packet.round as usize];
+        if round.progress {
+            self.report.send_event(Event { key: round.key, sequence: packet.sequence, kind });
+        }
+    }
+
+    fn packet(&self, slot: u32) -> Packet {
+        let state = &self.table.packets[slot as usize];
+        let fate = match state.status {
+            Status::Received => Fate::Received {
+                rtt: Duration::from_nanos(state.value),
+                ttl: (state.ttl != 0).then_some(state.ttl),
+                source: if state.kernel { TsSource::Kernel } else { TsSource::User },
+            },
+            Status::Lost => Fate::Lost,
+            Status::InFlight | Status::Unknown => Fate::Unknown,
+            Status::NotSent => Fate::NotSent { errno: state.value as i32 },
+            Status::Unreachable => match self.unreachable.get(&slot) {
+                Some(&(from, kind, code)) => Fate::Unreachable { from, kind, code },
+                None => Fate::Lost,
+            },
+        };
+        Packet { sent: Timestamp::from_nanos(state.tx_real), fate }
+    }
+
+    /// Sends out the outcome of a round.
+    pub(crate) fn emit(&mut self, index: u32) {
+        let round = &mut self.table.rounds[index as usize];
+        round.emitted = true;
+        let mut slot = round.first;
+        let begin = self.report.pending.packets.len();
+        while slot != NONE {
+            let packet = self.packet(slot);
+            self.report.pending.packets.push(packet);
+            slot = self.table.packets[slot as usize].next;
+        }
+        let round = &self.table.rounds[index as usize];
+        let family = Family::of(round.target) as usize;
+        let report = &mut self.report;
+        let packets = &report.pending.packets[begin..];
+        if round.internal {
+            let kernel = packets.iter().filter_map(|packet| match packet.fate {
+                Fate::Received { rtt, source: TsSource::Kernel, .. } => Some(rtt.as_nanos() as u64),
+                _ => None,
+            });
+            let kernel = median(kernel.collect());
+            report.floors[family] =
+                Floor { kernel, user: median(std::mem::take(&mut report.samples[family])) };
+            report.stats.floor[family] = kernel;
+            report.pending.packets.truncate(begin);
+            return;
+        }
+        if report.pending.outcomes.len() >= GATHERED {
+            report.pending.packets.truncate(begin);
+            report.stats.outcomes_dropped += 1;
+            return;
+        }
+        let floor = report.floors[family];
+        let error = match Packet::ts_source(packets) {
+            Some(TsSource::User) => floor.user,
+            Some(TsSource::Kernel) | None => floor.kernel,
+        };
+        let outcome = Outcome {
+            key: round.key,
+            target: round.target,
+            due: round.due,
+            duplicates: round.duplicates,
+            late: round.late,
+            reordered: round.reordered,
+            wrong_source: round.wrong_source,
+            corrupted: round.corrupted,
+            lateness: Duration::from_nanos(round.lateness),
+            error,
+            cancelled: round.cancelled,
+            packets: begin as u32..report.pending.packets.len() as u32,
+        };
+        report.pending.outcomes.push(outcome);
+    }
+}
