@@ -20,7 +20,8 @@ trap '' HUP INT QUIT TERM
 read -r _
 sleep 0.3
 for round in 1 2 3; do
-    found=$(grep -laF -- "$1" /proc/[0-9]*/environ 2>/dev/null) || break
+    found=$(grep -laF -- "$1" /proc/[0-9]*/environ 2>/dev/null)
+    [ -n "$found" ] || break
     for file in $found; do pid=${file#/proc/}; kill -KILL "${pid%/environ}" 2>/dev/null; done
     sleep 0.1
 done
