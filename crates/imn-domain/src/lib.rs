@@ -4,9 +4,15 @@
 //! microseconds since the Unix epoch, so that every decision is tested from golden files.
 
 mod agent;
+mod consensus;
+mod job;
+mod monitor;
 mod target;
 mod tier;
 
 pub use agent::{Agent, Liveness};
+pub use consensus::{Consensus, Vote, consensus};
+pub use job::{Candidate, Verdict, check_submit, job_state, may_follow, select, verdict};
+pub use monitor::{Finding, Monitor, Transition};
 pub use target::{MonitoringState, Target, TargetKind};
 pub use tier::{AgentSelection, AlertSeverity, Diversity, ExpectedOutcome, Probe, Strategy, Tier};

@@ -1,1 +1,25 @@
 //! The control plane: registry, assignment, ingest, jobs, live views and the HTTP API.
+//!
+//! One server holds the catalog and the results, both behind their seams, and meets agents and modules over NATS
+//! alone. Its work is done by reconcilers that may be stopped at any point and begin again from what is stored:
+//! streams, assignments, ingest, jobs.
+//!
+//! Deliberately absent: the measurement engines, files of the agents, and decisions, which are `imn-domain`'s.
+
+mod assign;
+mod clock;
+mod config;
+mod context;
+mod error;
+mod ingest;
+mod jobs;
+mod live;
+mod metrics;
+mod readiness;
+mod registry;
+mod server;
+mod status;
+mod streams;
+
+pub use config::{Config, StreamBytes};
+pub use error::Error;

@@ -1,0 +1,135 @@
+//! Jobs: taken in, queued, followed to their one terminal state, and told.
+
+mod open;
+mod outbox;
+mod service;
+mod settle;
+mod submit;
+
+use std::sync::Arc;
+
+use imn_contract::{
+    ErrorCode, Fault, JobId, ModuleType,
+    latest::{JobState, JobView, ResultStatus, TaskView},
+};
+use imn_runtime::nats::Client;
+use imn_store::{Catalog, CatalogError, Job};
+
+use crate::{clock, live::Hub, metrics::Metrics, registry::Registry, streams::Streams};
+use open::Open;
+
+pub(crate) use outbox::Outbox;
+
+/// Where jobs are taken in and asked for; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Desk {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    client: Client,
+    catalog: Arc<dyn Catalog>,
+    registry: Registry,
+    hub: Hub,
+    metrics: Metrics,
+    streams: Streams,
+    types: Vec<ModuleType>,
+    open: Open,
+    outbox: Outbox,
+}
+
+/// What a desk works with.
+pub(crate) struct Parts {
+    pub(crate) client: Client,
+    pub(crate) catalog: Arc<dyn Catalog>,
+    pub(crate) registry: Registry,
+    pub(crate) hub: Hub,
+    pub(crate) metrics: Metrics,
+    pub(crate) streams: Streams,
+    /// Types that are known although no instance of them may be.
+    pub(crate) types: Vec<ModuleType>,
+    pub(crate) outbox: Outbox,
+}
+
+impl Desk {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { client, catalog, registry, hub, metrics, streams, types, outbox } = parts;
+        let open = Open::default();
+        let shared = Shared { client, catalog, registry, hub, metrics, streams, types, open, outbox };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// The authoritative state of a job.
+    ///
+    /// # Errors
+    /// 404 when there is no such job, 503 when the catalog fails.
+    pub(crate) async fn get(&self, id: &JobId) -> Result<JobView, Fault> {
+        let job = self.shared.catalog.job(id).await.map_err(|error| unavailable(&error))?;
+        job.map(|job| view(&job)).ok_or_else(|| unknown(id))
+    }
+
+    /// Cancels what is not terminal yet of a job; the state after it.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub(crate) async fn cancel(&self, id: &JobId) -> Result<JobView, Fault> {
+        let job = self.shared.catalog.job(id).await.map_err(|error| unavailable(&error))?;
+        let job = job.ok_or_else(|| unknown(id))?;
+        let fault = Fault::new(ErrorCode::Cancelled, "cancelled on request");
+        let open = job.tasks.iter().filter(|task| !task.state.is_terminal());
+        let ends = open.map(|task| self.end(&job, task, ResultStatus::Cancelled, &fault)).collect();
+        self.settle(ends).await.map_err(|error| unavailable(&error))?;
+        self.get(id).await
+    }
+}
+
+/// A job as the wire shows it.
+pub(crate) fn view(job: &Job) -> JobView {
+    JobView {
+        v: 1,
+        status: 200,
+        job_id: Some(job.id.clone()),
+        state: Some(imn_domain::job_state(job.tasks.iter().map(|task| task.state))),
+        kind: Some(job.kind.clone()),
+        target: Some(job.target.clone()),
+        created: Some(clock::rfc3339(job.created_us)),
+        tasks: job
+            .tasks
+            .iter()
+            .map(|task| TaskView {
+                agent: task.agent.clone(),
+                state: task.state,
+                attempts: task.attempts,
+                result: task.result.clone(),
+            })
+            .collect(),
+        error: None,
+    }
+}
+
+fn unknown(id: &JobId) -> Fault {
+    Fault { name: "no_job".to_owned(), ..Fault::new(ErrorCode::NoVantage, format!("no job {id} is known")) }
+        .at("job_id")
+}
+
+fn unavailable(error: &CatalogError) -> Fault {
+    tracing::error!(%error, "catalog failed");
+    Fault::new(ErrorCode::Unavailable, error.to_string()).retry_after_ms(1000)
+}
+
+/// The name of a state as the wire writes it.
+fn state_name(state: JobState) -> &'static str {
+    match state {
+        JobState::Submitted => "submitted",
+        JobState::Rejected => "rejected",
+        JobState::Queued => "queued",
+        JobState::Dispatched => "dispatched",
+        JobState::Running => "running",
+        JobState::RetryWait => "retry_wait",
+        JobState::Succeeded => "succeeded",
+        JobState::Failed => "failed",
+        JobState::TimedOut => "timed_out",
+        JobState::Cancelled => "cancelled",
+        JobState::Dead => "dead",
+    }
+}

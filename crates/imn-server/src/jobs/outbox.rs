@@ -1,0 +1,283 @@
+//! What follows from committed jobs: queue entries, published results. Whatever does not get through at once is
+//! found in the catalog later, so nothing depends on this memory.
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::HeaderMap;
+use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use imn_contract::{
+    AgentId, ErrorCode, Fault, JobId, ModuleType, header,
+    latest::{JobResult, ResultStatus, Task},
+    subject,
+};
+use imn_runtime::{nats::Client, task::Stop};
+use imn_store::{Job, TaskRow};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, MissedTickBehavior, interval_at},
+};
+
+use super::Desk;
+use crate::clock::now_us;
+
+/// Work waiting at most; more is found in the catalog.
+const CAPACITY: usize = 8192;
+/// Operations under way at once.
+const WIDTH: usize = 256;
+/// How long marks are collected for one transaction.
+const FLUSH: Duration = Duration::from_millis(100);
+/// How often the catalog is searched for what was left over.
+const SCAN: Duration = Duration::from_secs(5);
+/// Age before which a task is left to the fast path, in microseconds.
+const LEFT_OVER_US: i64 = 5_000_000;
+/// How often deadlines are looked at while tasks are open.
+const DEADLINES: Duration = Duration::from_millis(250);
+/// Tasks looked at in one go.
+const PAGE: usize = 1000;
+
+#[derive(Debug)]
+enum Work {
+    Queue { task: Box<Task>, deadline_us: i64 },
+    Publish(Box<JobResult>),
+    Withdraw { kind: ModuleType, agent: AgentId, job: JobId },
+}
+
+enum Done {
+    Queued(JobId, AgentId),
+    Published(JobId, AgentId),
+    Nothing,
+}
+
+/// Hands work to [`Desk::run_outbox`]; cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Outbox {
+    sender: mpsc::Sender<Work>,
+}
+
+/// The receiving end of an [`Outbox`].
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    receiver: mpsc::Receiver<Work>,
+}
+
+impl Outbox {
+    pub(crate) fn new() -> (Self, Inbox) {
+        let (sender, receiver) = mpsc::channel(CAPACITY);
+        (Self { sender }, Inbox { receiver })
+    }
+
+    /// Queues those tasks of a job that are not terminal.
+    pub(super) fn queue(&self, job: &Job) {
+        for row in job.tasks.iter().filter(|row| !row.state.is_terminal()) {
+            self.queue_task(job, row);
+        }
+    }
+
+    fn queue_task(&self, job: &Job, row: &TaskRow) {
+        let task = Task {
+            v: 1,
+            job_id: job.id.clone(),
+            kind: job.kind.clone(),
+            target: job.target.clone(),
+            params: job.params.clone(),
+            agent: row.agent.clone(),
+            attempt: 1,
+            attempt_token: row.token.clone(),
+            ttl_ms: 0,
+            max_attempts: job.max_attempts,
+            direct: false,
+        };
+        self.send(Work::Queue { task: Box::new(task), deadline_us: job.deadline_us });
+    }
+
+    /// Publishes a committed result.
+    pub(super) fn publish(&self, result: &JobResult) {
+        self.send(Work::Publish(Box::new(result.clone())));
+    }
+
+    /// Takes a settled task's entry out of the queue.
+    pub(super) fn withdraw(&self, kind: &ModuleType, agent: &AgentId, job: &JobId) {
+        self.send(Work::Withdraw { kind: kind.clone(), agent: agent.clone(), job: job.clone() });
+    }
+
+    fn send(&self, work: Work) {
+        // A full channel is no loss: the catalog knows what is left over.
+        if self.sender.try_send(work).is_err() {
+            tracing::debug!("outbox full");
+        }
+    }
+}
+
+impl Desk {
+    /// Does the work of the outbox until `stop`, and looks for what was left over.
+    pub(crate) async fn run_outbox(self, mut inbox: Inbox, stop: Stop) {
+        let mut under_way: FuturesUnordered<BoxFuture<'static, Done>> = FuturesUnordered::new();
+        let (mut queued, mut published) = (Vec::new(), Vec::new());
+        let mut flush = ticker(FLUSH);
+        let mut scan = ticker(SCAN);
+        loop {
+            tokio::select! {
+                () = stop.requested() => break,
+                Some(work) = inbox.receiver.recv(), if under_way.len() < WIDTH => {
+                    under_way.push(Box::pin(self.clone().work(work)));
+                }
+                Some(done) = under_way.next(), if !under_way.is_empty() => match done {
+                    Done::Queued(job, agent) => queued.push((job, agent)),
+                    Done::Published(job, agent) => published.push((job, agent)),
+                    Done::Nothing => {}
+                },
+                _ = flush.tick() => self.mark(&mut queued, &mut published).await,
+                _ = scan.tick() => self.scan().await,
+            }
+        }
+        // What is under way may be finished by others from the catalog; what is done is noted.
+        while let Ok(Some(done)) = tokio::time::timeout(FLUSH, under_way.next()).await {
+            match done {
+                Done::Queued(job, agent) => queued.push((job, agent)),
+                Done::Published(job, agent) => published.push((job, agent)),
+                Done::Nothing => {}
+            }
+        }
+        self.mark(&mut queued, &mut published).await;
+    }
+
+    /// Times out what is overdue, until `stop`.
+    pub(crate) async fn run_deadlines(self, stop: Stop) {
+        let mut idle = 0_u32;
+        while stop.sleep(DEADLINES).await {
+            // Without open tasks in memory only those of an earlier process could be overdue.
+            idle = if self.shared.open.len() == 0 { idle + 1 } else { 0 };
+            if idle > 0 && !idle.is_multiple_of(20) {
+                continue;
+            }
+            if let Err(error) = self.time_out().await {
+                tracing::warn!(%error, "deadlines not looked at");
+            }
+        }
+    }
+
+    /// Loads the tasks that an earlier process left open.
+    pub(crate) async fn load_open(&self) -> Result<(), imn_store::CatalogError> {
+        for row in self.shared.catalog.tasks_overdue(i64::MAX, CAPACITY).await? {
+            self.open_task(&row.job, &row.agent).await?;
+        }
+        self.count_open();
+        Ok(())
+    }
+
+    async fn time_out(&self) -> Result<(), imn_store::CatalogError> {
+        let fault = Fault::new(ErrorCode::Deadline, "the deadline passed before the task was done");
+        let mut moves = Vec::new();
+        for row in self.shared.catalog.tasks_overdue(now_us(), PAGE).await? {
+            if let Some(job) = self.shared.catalog.job(&row.job).await? {
+                moves.push(self.end(&job, &row, ResultStatus::TimedOut, &fault));
+            }
+        }
+        self.settle(moves).await
+    }
+
+    async fn work(self, work: Work) -> Done {
+        let client = &self.shared.client;
+        match work {
+            Work::Queue { mut task, deadline_us } => {
+                let left_us = deadline_us.saturating_sub(now_us());
+                if left_us <= 0 {
+                    return Done::Nothing;
+                }
+                task.ttl_ms = (left_us as u64).div_ceil(1000);
+                match enqueue(client, &task).await {
+                    Ok(()) => Done::Queued(task.job_id, task.agent),
+                    Err(error) => {
+                        tracing::warn!(job = %task.job_id, agent = %task.agent, %error, "task not queued yet");
+                        Done::Nothing
+                    }
+                }
+            }
+            Work::Publish(result) => match publish(client, &result).await {
+                Ok(()) => Done::Published(result.job_id, result.agent),
+                Err(error) => {
+                    tracing::warn!(job = %result.job_id, agent = %result.agent, %error, "result not published yet");
+                    Done::Nothing
+                }
+            },
+            Work::Withdraw { kind, agent, job } => {
+                let entry = subject::queue(&kind, &agent, &job);
+                if let Err(error) = self.shared.streams.purge_task(&kind, &entry).await {
+                    tracing::debug!(%error, "queue entry not withdrawn");
+                }
+                Done::Nothing
+            }
+        }
+    }
+
+    async fn mark(&self, queued: &mut Vec<(JobId, AgentId)>, published: &mut Vec<(JobId, AgentId)>) {
+        let catalog = Arc::clone(&self.shared.catalog);
+        if !queued.is_empty() {
+            match catalog.mark_queued(queued).await {
+                Ok(()) => queued.clear(),
+                Err(error) => tracing::warn!(%error, "queued tasks not marked"),
+            }
+        }
+        if !published.is_empty() {
+            match catalog.mark_published(published).await {
+                Ok(()) => published.clear(),
+                Err(error) => tracing::warn!(%error, "published results not marked"),
+            }
+        }
+    }
+
+    async fn scan(&self) {
+        if let Err(error) = self.find_left_over().await {
+            tracing::warn!(%error, "left-over tasks not looked for");
+        }
+    }
+
+    async fn find_left_over(&self) -> Result<(), imn_store::CatalogError> {
+        let before = now_us() - LEFT_OVER_US;
+        let catalog = &self.shared.catalog;
+        for row in catalog.tasks_unqueued(PAGE).await?.iter().filter(|row| row.updated_us < before) {
+            if let Some(job) = catalog.job(&row.job).await? {
+                self.shared.outbox.queue_task(&job, row);
+            }
+        }
+        for row in catalog.tasks_unpublished(PAGE).await?.iter().filter(|row| row.updated_us < before) {
+            if let Some(result) = &row.result {
+                self.shared.outbox.publish(result);
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn enqueue(client: &Client, task: &Task) -> imn_runtime::nats::Result<()> {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::JOB, task.job_id.as_str());
+    headers.insert(header::ATTEMPT, "1");
+    headers.insert(header::ATTEMPT_TOKEN, task.attempt_token.as_str());
+    let id = format!("{}.{}", task.job_id, task.agent);
+    let entry = subject::queue(&task.kind, &task.agent, &task.job_id);
+    match client.publish_acked(&entry, task, Some(&id), headers).await {
+        Ok(_) => Ok(()),
+        // One message per subject: it is there already.
+        Err(imn_runtime::nats::Error::JetStream { message, .. })
+            if message.contains("maximum messages per subject") =>
+        {
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+async fn publish(client: &Client, result: &JobResult) -> imn_runtime::nats::Result<()> {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::JOB, result.job_id.as_str());
+    headers.insert(header::ATTEMPT, result.attempt.to_string());
+    let id = format!("{}.{}", result.job_id, result.agent);
+    client.publish_acked(&subject::result(&result.job_id), result, Some(&id), headers).await.map(drop)
+}
+
+fn ticker(period: Duration) -> tokio::time::Interval {
+    let mut ticker = interval_at(Instant::now() + period, period);
+    ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticker
+}

@@ -1,0 +1,128 @@
+//! The services on `mmn.jobs.submit`, `mmn.jobs.get.*` and `mmn.jobs.cancel.*`.
+
+use async_nats::{Message as Raw, Subscriber};
+use futures::StreamExt;
+use imn_contract::{
+    Fault, JobId,
+    latest::{JobRequest, JobView, Submit, SubmitReply},
+    subject,
+};
+use imn_runtime::{nats, task::Stop};
+
+use super::Desk;
+use crate::metrics::label;
+
+/// Requests worked on at once, per service.
+const WIDTH: usize = 256;
+
+/// The subscriptions of the services.
+pub(crate) struct Services {
+    submit: Subscriber,
+    get: Subscriber,
+    cancel: Subscriber,
+}
+
+impl Desk {
+    /// Subscribes, as one of the servers.
+    pub(crate) async fn subscribe(&self) -> nats::Result<Services> {
+        let client = &self.shared.client;
+        Ok(Services {
+            submit: client.queue_subscribe(subject::SUBMIT, subject::SERVER_QUEUE).await?,
+            get: client.queue_subscribe(subject::GET_ALL, subject::SERVER_QUEUE).await?,
+            cancel: client.queue_subscribe(subject::CANCEL_ALL, subject::SERVER_QUEUE).await?,
+        })
+    }
+
+    /// Answers requests until `stop`, and then those that are under way.
+    pub(crate) async fn serve(self, services: Services, stop: Stop) {
+        let until = |subscriber: Subscriber| {
+            let stop = stop.clone();
+            subscriber.take_until(Box::pin(async move { stop.requested().await }))
+        };
+        let desk = &self;
+        tokio::join!(
+            until(services.submit).for_each_concurrent(WIDTH, |request| desk.on_submit(request)),
+            until(services.get).for_each_concurrent(WIDTH, |request| desk.on_get(request)),
+            until(services.cancel).for_each_concurrent(WIDTH, |request| desk.on_cancel(request)),
+        );
+    }
+
+    async fn on_submit(&self, request: Raw) {
+        let answer = match nats::decode::<Submit>(&request) {
+            Ok(submit) => self.submit(submit).await,
+            Err(fault) => Err(self.garbage("submit", fault)),
+        };
+        let sent = match answer {
+            Ok(reply) => self.shared.client.respond(&request, &reply).await,
+            Err(fault) => {
+                let reply = SubmitReply {
+                    v: 1,
+                    status: fault.code,
+                    job_id: None,
+                    state: None,
+                    result_subject: None,
+                    agents: Vec::new(),
+                    error: Some(fault.clone()),
+                };
+                self.shared.client.respond_fault(&request, &reply, &fault).await
+            }
+        };
+        warn(sent);
+    }
+
+    async fn on_get(&self, request: Raw) {
+        let answer = match self.job_of(&request) {
+            Ok(id) => self.get(&id).await,
+            Err(fault) => Err(fault),
+        };
+        self.answer(&request, answer).await;
+    }
+
+    async fn on_cancel(&self, request: Raw) {
+        let answer = match self.job_of(&request) {
+            Ok(id) => self.cancel(&id).await,
+            Err(fault) => Err(fault),
+        };
+        self.answer(&request, answer).await;
+    }
+
+    fn job_of(&self, request: &Raw) -> Result<JobId, Fault> {
+        if !request.payload.is_empty() {
+            nats::decode::<JobRequest>(request).map_err(|fault| self.garbage("job-request", fault))?;
+        }
+        JobId::new(subject::last_token(&request.subject))
+            .map_err(|error| self.garbage("job-request", Fault::invalid("job_id", error.to_string())))
+    }
+
+    async fn answer(&self, request: &Raw, answer: Result<JobView, Fault>) {
+        let sent = match answer {
+            Ok(view) => self.shared.client.respond(request, &view).await,
+            Err(fault) => {
+                let view = JobView {
+                    v: 1,
+                    status: fault.code,
+                    job_id: None,
+                    state: None,
+                    kind: None,
+                    target: None,
+                    created: None,
+                    tasks: Vec::new(),
+                    error: Some(fault.clone()),
+                };
+                self.shared.client.respond_fault(request, &view, &fault).await
+            }
+        };
+        warn(sent);
+    }
+
+    fn garbage(&self, kind: &str, fault: Fault) -> Fault {
+        self.shared.metrics.garbage.get_or_create(&label("kind", kind)).inc();
+        fault
+    }
+}
+
+fn warn(sent: nats::Result<()>) {
+    if let Err(error) = sent {
+        tracing::warn!(%error, "answer not sent");
+    }
+}

@@ -1,0 +1,214 @@
+//! A submission on its way to an accepted, durable job.
+
+use std::collections::HashMap;
+
+use imn_contract::{
+    AgentId, ErrorCode, Fault, JobId, ModuleType,
+    latest::{JobState, ModuleState, Submit, SubmitReply},
+    subject,
+};
+use imn_domain::{Candidate, Liveness, check_submit, select};
+use imn_store::{CatalogError, Job, NewJob, TaskRow};
+use sha2::{Digest, Sha256};
+
+use super::{Desk, unavailable};
+use crate::{
+    clock::now_us,
+    metrics::label,
+    registry::{AgentView, Instance},
+};
+
+/// What an agent offers for one type.
+#[derive(Clone, Copy, Debug, Default)]
+struct Offer {
+    slots: u32,
+    inflight: u32,
+    /// Mean service time, in milliseconds.
+    service_ms: f64,
+}
+
+impl Desk {
+    /// Takes a job in: checks it, chooses its agents, and makes it durable. Its tasks are then queued by themselves.
+    ///
+    /// # Errors
+    /// 400 with the field at fault, 404 `no_vantage` and `no_module`, 409 for an id used with another body, 429 when
+    /// the work ahead exceeds the deadline, 503 when catalog or NATS fail.
+    pub(crate) async fn submit(&self, submit: Submit) -> Result<SubmitReply, Fault> {
+        let answer = self.accept(submit).await;
+        if let Err(fault) = &answer {
+            self.shared.metrics.refused.get_or_create(&label("code", fault.code.to_string())).inc();
+        }
+        answer
+    }
+
+    async fn accept(&self, submit: Submit) -> Result<SubmitReply, Fault> {
+        let shared = &self.shared;
+        let kind = check_submit(&submit)?;
+        let body_hash = body_hash(&submit)?;
+        if let Some(id) = &submit.job_id
+            && let Some(known) = shared.catalog.job(id).await.map_err(|error| unavailable(&error))?
+        {
+            return repeated(&known, &body_hash);
+        }
+        let agents = self.choose(&submit, &kind)?;
+        for agent in &agents {
+            shared.streams.ensure_queue(&kind, agent).await.map_err(|error| {
+                Fault::new(ErrorCode::Unavailable, error.to_string()).retry_after_ms(1000)
+            })?;
+        }
+        let now = now_us();
+        let job = NewJob {
+            id: submit.job_id.unwrap_or_else(JobId::generate),
+            kind,
+            target: submit.target,
+            params: submit.params,
+            body_hash,
+            created_us: now,
+            deadline_us: now.saturating_add((submit.deadline_ms as i64).saturating_mul(1000)),
+            max_attempts: submit.max_attempts,
+            tasks: agents.iter().map(|agent| (agent.clone(), token())).collect(),
+        };
+        match shared.catalog.create_job(&job).await {
+            Ok(true) => {
+                let job = accepted(job);
+                shared.open.add(&job);
+                self.count_open();
+                shared.outbox.queue(&job);
+                self.tell_state(&job, None).await;
+                Ok(reply(&job))
+            }
+            Ok(false) => {
+                let known = shared.catalog.job(&job.id).await.map_err(|error| unavailable(&error))?;
+                repeated(&known.ok_or_else(|| super::unknown(&job.id))?, &job.body_hash)
+            }
+            Err(CatalogError::Exists { .. }) => Err(conflict(&job.id)),
+            Err(error) => Err(unavailable(&error)),
+        }
+    }
+
+    fn choose(&self, submit: &Submit, kind: &ModuleType) -> Result<Vec<AgentId>, Fault> {
+        let now = now_us();
+        let views = self.shared.registry.agents(now);
+        let offers = offers(&self.shared.registry.instances(now), kind);
+        let depth = |agent: &AgentId| self.shared.open.depth(agent, kind);
+        let candidates: Vec<Candidate<'_>> = views
+            .iter()
+            .map(|view| {
+                let offer = offers.get(&view.agent.id).copied().unwrap_or_default();
+                let ahead = depth(&view.agent.id).max(offer.inflight);
+                candidate(view, offer.slots, f64::from(ahead) / f64::from(offer.slots.max(1)))
+            })
+            .collect();
+        let chosen = select(&candidates, submit.from.as_ref(), kind, submit.wait_for_module)?;
+        for agent in &chosen {
+            let offer = offers.get(*agent).copied().unwrap_or_default();
+            let wait_ms = f64::from(depth(agent)) / f64::from(offer.slots.max(1)) * offer.service_ms;
+            if wait_ms > submit.deadline_ms as f64 {
+                let message = format!(
+                    "agent {agent} has about {wait_ms:.0} ms of {kind} jobs ahead, more than the deadline of {} ms",
+                    submit.deadline_ms
+                );
+                let retry = (wait_ms - submit.deadline_ms as f64).clamp(100.0, 60_000.0) as u64;
+                return Err(Fault::new(ErrorCode::Saturated, message).retry_after_ms(retry));
+            }
+        }
+        Ok(chosen.into_iter().cloned().collect())
+    }
+}
+
+fn candidate(view: &AgentView, slots: u32, load: f64) -> Candidate<'_> {
+    Candidate {
+        id: &view.agent.id,
+        name: view.agent.name.as_deref(),
+        region: view.agent.region.as_deref(),
+        tags: &view.agent.tags,
+        online: view.liveness != Liveness::Offline,
+        slots,
+        load,
+    }
+}
+
+/// What every agent's ready instances of a type offer together.
+fn offers(instances: &[Instance], kind: &ModuleType) -> HashMap<AgentId, Offer> {
+    let mut offers: HashMap<AgentId, Offer> = HashMap::new();
+    let ready = |i: &&Instance| {
+        i.kind == *kind
+            && matches!(i.state, ModuleState::Ready | ModuleState::Saturated | ModuleState::Degraded)
+    };
+    for instance in instances.iter().filter(ready) {
+        let offer = offers.entry(instance.agent.clone()).or_default();
+        offer.slots += instance.slots;
+        offer.inflight += instance.inflight;
+        offer.service_ms = offer.service_ms.max(instance.health.as_ref().map_or(0.0, |h| h.ewma_ms));
+    }
+    offers
+}
+
+fn accepted(job: NewJob) -> Job {
+    let task = |agent: AgentId, token: String| TaskRow {
+        job: job.id.clone(),
+        agent,
+        state: JobState::Queued,
+        attempts: 0,
+        instance: None,
+        token,
+        queued: false,
+        result: None,
+        published: false,
+        updated_us: job.created_us,
+    };
+    Job {
+        tasks: job.tasks.into_iter().map(|(agent, token)| task(agent, token)).collect(),
+        id: job.id.clone(),
+        kind: job.kind,
+        target: job.target,
+        params: job.params,
+        body_hash: job.body_hash,
+        created_us: job.created_us,
+        deadline_us: job.deadline_us,
+        max_attempts: job.max_attempts,
+    }
+}
+
+fn reply(job: &Job) -> SubmitReply {
+    SubmitReply {
+        v: 1,
+        status: 202,
+        job_id: Some(job.id.clone()),
+        state: Some(JobState::Queued),
+        result_subject: Some(subject::result(&job.id)),
+        agents: job.tasks.iter().map(|task| task.agent.clone()).collect(),
+        error: None,
+    }
+}
+
+/// The same id again: the first answer for the same body, a conflict for another.
+fn repeated(job: &Job, body_hash: &str) -> Result<SubmitReply, Fault> {
+    if job.body_hash == body_hash { Ok(reply(job)) } else { Err(conflict(&job.id)) }
+}
+
+fn conflict(id: &JobId) -> Fault {
+    let message = format!("job {id} exists with another body; use a new job_id, or leave it out");
+    Fault::new(ErrorCode::Conflict, message).at("job_id")
+}
+
+/// A hash of everything but the id. Maps are ordered, so equal bodies have equal text.
+fn body_hash(submit: &Submit) -> Result<String, Fault> {
+    let body = Submit { job_id: None, ..submit.clone() };
+    let text = serde_json::to_vec(&body).map_err(|error| Fault::invalid("params", error.to_string()))?;
+    Ok(hex(&Sha256::digest(&text)))
+}
+
+/// 128 random bits.
+fn token() -> String {
+    hex(&rand::random::<[u8; 16]>())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing to a string does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

@@ -1,0 +1,346 @@
+//! Agents and module instances, by what they say of themselves.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+use imn_contract::{
+    AgentId, InstanceId, ModuleType,
+    latest::{Announce, AnnounceEvent, Health, Heartbeat, ModuleState, ModuleSummary},
+};
+use imn_domain::{Agent, Liveness};
+use serde_json::Value;
+
+/// Silence after which an instance is degraded, in microseconds.
+const DEGRADED_AFTER_US: i64 = 15_000_000;
+/// Silence after which an instance is lost, in microseconds.
+const LOST_AFTER_US: i64 = 30_000_000;
+/// Silence after which an agent is offline, in microseconds.
+const OFFLINE_AFTER_US: i64 = 60_000_000;
+/// Age at which what is stored of an agent is written anew, in microseconds.
+const STORE_EVERY_US: i64 = 15_000_000;
+/// Instances known at most, so that forged announcements cannot fill the memory.
+const MAX_INSTANCES: usize = 100_000;
+
+/// An agent and how it is doing now.
+#[derive(Clone, Debug)]
+pub(crate) struct AgentView {
+    /// The agent with its last heartbeat.
+    pub(crate) agent: Agent,
+    /// How it is doing.
+    pub(crate) liveness: Liveness,
+}
+
+/// A module instance, as announced, as its agent tells, and as it tells itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Instance {
+    pub(crate) instance: InstanceId,
+    pub(crate) agent: AgentId,
+    pub(crate) kind: ModuleType,
+    pub(crate) version: String,
+    pub(crate) state: ModuleState,
+    pub(crate) inflight: u32,
+    pub(crate) slots: u32,
+    pub(crate) pid: Option<u32>,
+    pub(crate) restarts: u32,
+    pub(crate) standing: bool,
+    pub(crate) reason: Option<String>,
+    /// JSON Schema of its parameters; null when it announced none.
+    pub(crate) params_schema: Value,
+    /// Its last health message.
+    pub(crate) health: Option<Health>,
+    /// When anything was last heard of it, in microseconds since the Unix epoch.
+    pub(crate) seen_us: i64,
+}
+
+/// What a heartbeat changed that others must know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Changed {
+    /// The agent is new, back, or its place, tags or provider are others: assignments may move.
+    pub(crate) agent: bool,
+    /// It runs other module types than before.
+    pub(crate) types: bool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    agent: Agent,
+    /// Found offline; ends with the next heartbeat.
+    lost: bool,
+    /// When the agent was last written to the catalog.
+    stored_us: i64,
+    changed: bool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    agents: BTreeMap<AgentId, Entry>,
+    instances: BTreeMap<InstanceId, Instance>,
+    /// Silence before this time is not held against anybody: the server could not listen.
+    listening_since_us: i64,
+}
+
+/// All agents and instances; cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Registry {
+    state: Arc<RwLock<State>>,
+}
+
+impl Registry {
+    /// Takes what the catalog knows. Agents that had fallen silent before the others are offline until they are
+    /// heard of; the others are given time to be heard of.
+    pub(crate) fn load(&self, agents: Vec<Agent>, now_us: i64) {
+        let newest = agents.iter().map(|a| a.last_heartbeat_us).max().unwrap_or(0);
+        let mut state = self.write();
+        state.listening_since_us = now_us;
+        for agent in agents {
+            let lost = newest - agent.last_heartbeat_us >= OFFLINE_AFTER_US;
+            let entry = Entry { lost, stored_us: now_us, changed: false, agent };
+            state.agents.insert(entry.agent.id.clone(), entry);
+        }
+    }
+
+    /// All agents, by id.
+    pub(crate) fn agents(&self, now_us: i64) -> Vec<AgentView> {
+        let state = self.read();
+        state.agents.values().map(|entry| view(entry, state.listening_since_us, now_us)).collect()
+    }
+
+    /// One agent.
+    pub(crate) fn agent(&self, id: &AgentId, now_us: i64) -> Option<AgentView> {
+        let state = self.read();
+        state.agents.get(id).map(|entry| view(entry, state.listening_since_us, now_us))
+    }
+
+    /// All module instances, by name.
+    pub(crate) fn instances(&self, now_us: i64) -> Vec<Instance> {
+        self.read().instances.values().map(|instance| aged(instance, now_us)).collect()
+    }
+
+    /// The module instances of one agent, by name.
+    pub(crate) fn instances_of(&self, agent: &AgentId, now_us: i64) -> Vec<Instance> {
+        let state = self.read();
+        state.instances.values().filter(|i| i.agent == *agent).map(|i| aged(i, now_us)).collect()
+    }
+
+    /// Forgets an agent and its instances, until it is heard of again.
+    pub(crate) fn forget(&self, id: &AgentId) {
+        let mut state = self.write();
+        state.agents.remove(id);
+        state.instances.retain(|_, instance| instance.agent != *id);
+    }
+
+    /// The connection came up: silence until now says nothing.
+    pub(crate) fn listening(&self, now_us: i64) {
+        self.write().listening_since_us = now_us;
+    }
+
+    /// Takes in a heartbeat.
+    pub(crate) fn heartbeat(&self, heartbeat: Heartbeat, now_us: i64) -> Changed {
+        let mut state = self.write();
+        let mut types: Vec<&ModuleType> = heartbeat.modules.iter().map(|m| &m.kind).collect();
+        types.sort();
+        types.dedup();
+        let known = state.agents.get(&heartbeat.agent);
+        let before = known.and_then(|entry| entry.agent.heartbeat.as_ref());
+        let changed = Changed {
+            agent: known.is_none_or(|entry| entry.lost)
+                || before.is_none_or(|before| {
+                    (&before.region, &before.provider, &before.tags, &before.name)
+                        != (&heartbeat.region, &heartbeat.provider, &heartbeat.tags, &heartbeat.name)
+                }),
+            types: before.is_none_or(|before| {
+                let mut old: Vec<&ModuleType> = before.modules.iter().map(|m| &m.kind).collect();
+                old.sort();
+                old.dedup();
+                old != types
+            }),
+        };
+        let instances: Vec<Instance> = heartbeat
+            .modules
+            .iter()
+            .map(|m| summarized(m, &heartbeat.agent, state.instances.get(&m.instance), now_us))
+            .collect();
+        for instance in instances {
+            admit(&mut state, instance);
+        }
+        match state.agents.get_mut(&heartbeat.agent) {
+            Some(entry) => {
+                entry.lost = false;
+                entry.changed |= changed.agent;
+                update(&mut entry.agent, heartbeat, now_us);
+            }
+            None => {
+                let mut agent = blank(&heartbeat.agent, now_us);
+                update(&mut agent, heartbeat, now_us);
+                let entry = Entry { agent, lost: false, stored_us: 0, changed: true };
+                state.agents.insert(entry.agent.id.clone(), entry);
+            }
+        }
+        changed
+    }
+
+    /// Takes in an announcement.
+    pub(crate) fn announce(&self, announce: Announce, now_us: i64) {
+        let mut state = self.write();
+        if announce.event == AnnounceEvent::Bye {
+            state.instances.remove(&announce.instance);
+            return;
+        }
+        let module_state = match announce.event {
+            AnnounceEvent::Hello => ModuleState::Starting,
+            AnnounceEvent::Ready => ModuleState::Ready,
+            AnnounceEvent::Draining | AnnounceEvent::Bye => ModuleState::Draining,
+        };
+        let known = state.instances.get(&announce.instance);
+        let instance = Instance {
+            state: module_state,
+            inflight: known.map_or(0, |i| i.inflight),
+            restarts: known.map_or(0, |i| i.restarts),
+            standing: known.is_some_and(|i| i.standing),
+            health: known.and_then(|i| i.health.clone()),
+            reason: None,
+            instance: announce.instance,
+            agent: announce.agent,
+            kind: announce.kind,
+            version: announce.version,
+            slots: announce.slots,
+            pid: announce.pid,
+            params_schema: announce.params_schema,
+            seen_us: now_us,
+        };
+        admit(&mut state, instance);
+    }
+
+    /// Takes in a health message.
+    pub(crate) fn health(&self, health: Health, now_us: i64) {
+        let mut state = self.write();
+        let known = state.instances.get(&health.instance);
+        let instance = Instance {
+            state: health.state,
+            inflight: health.inflight,
+            slots: health.slots,
+            pid: known.and_then(|i| i.pid),
+            restarts: known.map_or(0, |i| i.restarts),
+            standing: known.is_some_and(|i| i.standing),
+            reason: None,
+            params_schema: known.map_or(Value::Null, |i| i.params_schema.clone()),
+            instance: health.instance.clone(),
+            agent: health.agent.clone(),
+            kind: health.kind.clone(),
+            version: health.version.clone(),
+            health: Some(health),
+            seen_us: now_us,
+        };
+        admit(&mut state, instance);
+    }
+
+    /// Marks agents that have fallen silent as lost, and forgets instances gone for long; whether any agent was
+    /// lost just now.
+    pub(crate) fn sweep(&self, now_us: i64) -> bool {
+        let mut state = self.write();
+        state.instances.retain(|_, i| now_us - i.seen_us < 20 * LOST_AFTER_US);
+        let since = state.listening_since_us;
+        let mut any = false;
+        for entry in state.agents.values_mut().filter(|entry| !entry.lost) {
+            if now_us - entry.agent.last_heartbeat_us.max(since) >= OFFLINE_AFTER_US {
+                tracing::warn!(agent = %entry.agent.id, "agent offline");
+                (entry.lost, entry.changed, any) = (true, true, true);
+            }
+        }
+        any
+    }
+
+    /// Agents that are to be written to the catalog now: changed ones, and others every 15 s.
+    pub(crate) fn to_store(&self, now_us: i64) -> Vec<Agent> {
+        let mut due = Vec::new();
+        for entry in self.write().agents.values_mut() {
+            let heard = entry.agent.last_heartbeat_us > entry.stored_us;
+            if entry.changed || heard && now_us - entry.stored_us >= STORE_EVERY_US {
+                (entry.changed, entry.stored_us) = (false, now_us);
+                due.push(entry.agent.clone());
+            }
+        }
+        due
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn view(entry: &Entry, listening_since_us: i64, now_us: i64) -> AgentView {
+    let mut judged = entry.agent.clone();
+    judged.last_heartbeat_us = judged.last_heartbeat_us.max(listening_since_us);
+    let liveness = if entry.lost { Liveness::Offline } else { judged.liveness(now_us) };
+    AgentView { agent: entry.agent.clone(), liveness }
+}
+
+fn aged(instance: &Instance, now_us: i64) -> Instance {
+    let mut instance = instance.clone();
+    let silent = now_us - instance.seen_us;
+    if matches!(instance.state, ModuleState::Ready | ModuleState::Saturated | ModuleState::Draining) {
+        if silent >= LOST_AFTER_US {
+            instance.state = ModuleState::Lost;
+        } else if silent >= DEGRADED_AFTER_US {
+            instance.state = ModuleState::Degraded;
+        }
+    }
+    instance
+}
+
+fn admit(state: &mut State, instance: Instance) {
+    if state.instances.len() < MAX_INSTANCES || state.instances.contains_key(&instance.instance) {
+        state.instances.insert(instance.instance.clone(), instance);
+    }
+}
+
+fn summarized(summary: &ModuleSummary, agent: &AgentId, known: Option<&Instance>, now_us: i64) -> Instance {
+    Instance {
+        instance: summary.instance.clone(),
+        agent: agent.clone(),
+        kind: summary.kind.clone(),
+        version: summary.version.clone(),
+        state: summary.state,
+        inflight: summary.inflight,
+        slots: summary.slots,
+        pid: summary.pid,
+        restarts: summary.restarts,
+        standing: summary.standing,
+        reason: summary.reason.clone(),
+        params_schema: known.map_or(Value::Null, |i| i.params_schema.clone()),
+        health: known.and_then(|i| i.health.clone()),
+        seen_us: now_us,
+    }
+}
+
+fn blank(id: &AgentId, now_us: i64) -> Agent {
+    Agent {
+        id: id.clone(),
+        name: None,
+        region: None,
+        location: None,
+        provider: None,
+        tags: BTreeMap::new(),
+        public_ip: None,
+        max_targets: None,
+        first_seen_us: now_us,
+        last_heartbeat_us: now_us,
+        heartbeat: None,
+    }
+}
+
+fn update(agent: &mut Agent, heartbeat: Heartbeat, now_us: i64) {
+    agent.name.clone_from(&heartbeat.name);
+    agent.region.clone_from(&heartbeat.region);
+    agent.location.clone_from(&heartbeat.location);
+    agent.provider.clone_from(&heartbeat.provider);
+    agent.tags.clone_from(&heartbeat.tags);
+    agent.last_heartbeat_us = now_us;
+    agent.heartbeat = Some(heartbeat);
+}

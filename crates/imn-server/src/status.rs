@@ -1,0 +1,321 @@
+//! How every target is doing now: the latest round of each (target, type, agent), and what they say together.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, PoisonError, RwLock},
+};
+
+use imn_contract::{AgentId, ModuleType, TargetId};
+use imn_domain::{Consensus, Finding, Monitor, MonitoringState, Vote, consensus};
+use imn_store::{RoundRow, StateChange};
+
+/// Rounds older than so many intervals say nothing about now.
+const FRESH_INTERVALS: i64 = 3;
+/// ... but rounds younger than this always do, in microseconds.
+const FRESH_AT_LEAST_US: i64 = 15_000_000;
+
+/// The latest round of one agent and type.
+#[derive(Clone, Debug)]
+pub(crate) struct PairStatus {
+    pub(crate) agent: AgentId,
+    pub(crate) kind: ModuleType,
+    /// When the round was due, in microseconds since the Unix epoch.
+    pub(crate) due_us: i64,
+    /// When its first packet was sent, in microseconds since the Unix epoch.
+    pub(crate) time_us: i64,
+    pub(crate) sent: u32,
+    pub(crate) received: u32,
+    pub(crate) unknown: u32,
+    pub(crate) success: bool,
+    pub(crate) rtt_avg_us: Option<f64>,
+    pub(crate) loss_pct: Option<f64>,
+    pub(crate) error: Option<String>,
+    /// Whether the round is recent enough to say anything about now.
+    pub(crate) fresh: bool,
+}
+
+/// How one target is doing.
+#[derive(Clone, Debug)]
+pub(crate) struct TargetStatus {
+    pub(crate) target: TargetId,
+    pub(crate) consensus: Consensus,
+    pub(crate) monitoring_state: MonitoringState,
+    /// Since when, in microseconds since the Unix epoch.
+    pub(crate) state_since_us: i64,
+    /// Agents assigned.
+    pub(crate) assigned: usize,
+    /// Of them, with a fresh round.
+    pub(crate) fresh: usize,
+    /// Latest rounds, by agent and type.
+    pub(crate) pairs: Vec<PairStatus>,
+}
+
+/// What the board must know of a target, from its tier and assignments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Policy {
+    pub(crate) interval_us: i64,
+    pub(crate) timeout_us: i64,
+    /// Number of agents assigned.
+    pub(crate) assigned: u32,
+    /// State and since when, used when the target is new to the board.
+    pub(crate) state: MonitoringState,
+    pub(crate) state_since_us: i64,
+}
+
+type PairKey = Arc<(AgentId, ModuleType)>;
+
+#[derive(Debug)]
+struct Pair {
+    key: PairKey,
+    due_us: i64,
+    time_us: i64,
+    sent: u32,
+    received: u32,
+    unknown: u32,
+    success: bool,
+    rtt_avg_us: Option<f32>,
+    error: Option<Box<str>>,
+}
+
+#[derive(Debug)]
+struct Cell {
+    monitor: Monitor,
+    interval_us: i64,
+    timeout_us: i64,
+    assigned: u32,
+    /// The due time of the round that is being collected; 0 before the first.
+    slot_us: i64,
+    /// Whether that round has been judged.
+    judged: bool,
+    pairs: Vec<Pair>,
+}
+
+/// The board; cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Board {
+    cells: Arc<RwLock<HashMap<TargetId, Cell>>>,
+    keys: Arc<Mutex<HashSet<PairKey>>>,
+}
+
+impl Board {
+    /// How a target is doing; `None` for one that is not measured.
+    pub(crate) fn status(&self, target: &TargetId, now_us: i64) -> Option<TargetStatus> {
+        let cells = self.cells.read().unwrap_or_else(PoisonError::into_inner);
+        cells.get(target).map(|cell| cell.status(target, now_us))
+    }
+
+    /// The consensus on a target now.
+    pub(crate) fn consensus(&self, target: &TargetId, now_us: i64) -> Consensus {
+        let cells = self.cells.read().unwrap_or_else(PoisonError::into_inner);
+        cells.get(target).map_or(Consensus::Unknown, |cell| cell.consensus(now_us).0)
+    }
+
+    /// Number of targets in each monitoring state.
+    pub(crate) fn counts(&self) -> HashMap<MonitoringState, u64> {
+        let mut counts = HashMap::new();
+        for cell in self.cells.read().unwrap_or_else(PoisonError::into_inner).values() {
+            *counts.entry(cell.monitor.state()).or_default() += 1;
+        }
+        counts
+    }
+
+    /// Adds targets or changes what is known of them.
+    pub(crate) fn apply(&self, policies: impl IntoIterator<Item = (TargetId, Policy)>) {
+        let mut cells = self.cells.write().unwrap_or_else(PoisonError::into_inner);
+        for (target, policy) in policies {
+            let cell = cells.entry(target).or_insert_with(|| Cell {
+                monitor: Monitor::new(policy.state, policy.state_since_us),
+                interval_us: policy.interval_us,
+                timeout_us: policy.timeout_us,
+                assigned: policy.assigned,
+                slot_us: 0,
+                judged: true,
+                pairs: Vec::new(),
+            });
+            cell.interval_us = policy.interval_us;
+            cell.timeout_us = policy.timeout_us;
+            cell.assigned = policy.assigned;
+        }
+    }
+
+    /// Takes targets off.
+    pub(crate) fn remove<'a>(&self, targets: impl IntoIterator<Item = &'a TargetId>) {
+        let mut cells = self.cells.write().unwrap_or_else(PoisonError::into_inner);
+        for target in targets {
+            cells.remove(target);
+        }
+    }
+
+    /// Takes in committed rounds, in order of their due times; the transitions that follow. Rounds of targets that
+    /// are not measured any more are ignored, and rounds drained late never change a state.
+    pub(crate) fn commit<'a>(
+        &self,
+        rounds: impl IntoIterator<Item = &'a RoundRow>,
+        now_us: i64,
+    ) -> Vec<StateChange> {
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cells = self.cells.write().unwrap_or_else(PoisonError::into_inner);
+        let mut changes = Vec::new();
+        for round in rounds {
+            let Some(cell) = cells.get_mut(&round.target) else { continue };
+            if let Some(transition) = cell.take(round, &mut keys, now_us) {
+                changes.push(StateChange {
+                    target: round.target.clone(),
+                    time_us: now_us,
+                    from: transition.from,
+                    to: transition.to,
+                    reason: transition.reason,
+                });
+            }
+        }
+        changes
+    }
+
+    /// Takes in that time has passed; the transitions that follow from that alone.
+    pub(crate) fn tick(&self, now_us: i64) -> Vec<StateChange> {
+        let mut cells = self.cells.write().unwrap_or_else(PoisonError::into_inner);
+        let mut changes = Vec::new();
+        for (target, cell) in cells.iter_mut() {
+            if let Some(transition) = cell.monitor.tick(now_us) {
+                changes.push(StateChange {
+                    target: target.clone(),
+                    time_us: now_us,
+                    from: transition.from,
+                    to: transition.to,
+                    reason: transition.reason,
+                });
+            }
+        }
+        changes
+    }
+}
+
+impl Cell {
+    fn take(
+        &mut self,
+        round: &RoundRow,
+        keys: &mut HashSet<PairKey>,
+        now_us: i64,
+    ) -> Option<imn_domain::Transition> {
+        let at = self.pairs.iter().position(|p| p.key.0 == round.agent && p.key.1 == round.kind);
+        let pair = Pair {
+            key: match at {
+                Some(at) => self.pairs[at].key.clone(),
+                None => interned(keys, round),
+            },
+            due_us: round.due_us,
+            time_us: round.time_us,
+            sent: round.sent,
+            received: round.received,
+            unknown: round.unknown,
+            success: round.success,
+            rtt_avg_us: round.rtt_avg_us.map(|us| us as f32),
+            error: round.error.as_deref().map(Into::into),
+        };
+        match at {
+            Some(at) if self.pairs[at].due_us > round.due_us => return None,
+            Some(at) => self.pairs[at] = pair,
+            None => self.pairs.push(pair),
+        }
+        if round.due_us < now_us - self.fresh_us() {
+            return None;
+        }
+        let mut transition = None;
+        if round.due_us > self.slot_us {
+            // The round before is closed: whoever has not answered for it yet is late.
+            if !self.judged {
+                transition = self.judge(now_us);
+            }
+            (self.slot_us, self.judged) = (round.due_us, false);
+        }
+        let complete = self.pairs.iter().all(|p| p.due_us >= self.slot_us || !self.is_fresh(p, now_us));
+        if !self.judged && complete {
+            transition = self.judge(now_us).or(transition);
+        }
+        transition
+    }
+
+    fn judge(&mut self, now_us: i64) -> Option<imn_domain::Transition> {
+        self.judged = true;
+        let (consensus, loss_pct) = self.consensus(now_us);
+        self.monitor.observe(Finding { consensus, loss_pct }, now_us)
+    }
+
+    fn consensus(&self, now_us: i64) -> (Consensus, Option<f64>) {
+        let (mut counts, mut agents) = (imn_metric::Counts::default(), Vec::<&AgentId>::new());
+        for pair in self.pairs.iter().filter(|p| self.is_fresh(p, now_us)) {
+            counts += imn_metric::Counts {
+                sent: pair.sent.into(),
+                received: pair.received.into(),
+                unknown: pair.unknown.into(),
+            };
+            if !agents.contains(&&pair.key.0) {
+                agents.push(&pair.key.0);
+            }
+        }
+        let votes = agents.iter().filter_map(|agent| {
+            let of_agent = self.pairs.iter().filter(|p| p.key.0 == **agent && self.is_fresh(p, now_us));
+            Vote::of(of_agent.map(|p| p.success))
+        });
+        (consensus(votes, self.assigned as usize), counts.loss_pct())
+    }
+
+    fn fresh_us(&self) -> i64 {
+        (FRESH_INTERVALS * self.interval_us + self.timeout_us).max(FRESH_AT_LEAST_US)
+    }
+
+    fn is_fresh(&self, pair: &Pair, now_us: i64) -> bool {
+        pair.due_us >= now_us - self.fresh_us()
+    }
+
+    fn status(&self, target: &TargetId, now_us: i64) -> TargetStatus {
+        let mut pairs: Vec<PairStatus> = self.pairs.iter().map(|p| self.pair(p, now_us)).collect();
+        pairs.sort_by(|a, b| (&a.agent, &a.kind).cmp(&(&b.agent, &b.kind)));
+        let mut fresh: Vec<&AgentId> = pairs.iter().filter(|p| p.fresh).map(|p| &p.agent).collect();
+        fresh.dedup();
+        TargetStatus {
+            target: target.clone(),
+            consensus: self.consensus(now_us).0,
+            monitoring_state: self.monitor.state(),
+            state_since_us: self.monitor.since_us(),
+            assigned: self.assigned as usize,
+            fresh: fresh.len(),
+            pairs,
+        }
+    }
+
+    fn pair(&self, pair: &Pair, now_us: i64) -> PairStatus {
+        let counts = imn_metric::Counts {
+            sent: pair.sent.into(),
+            received: pair.received.into(),
+            unknown: pair.unknown.into(),
+        };
+        PairStatus {
+            agent: pair.key.0.clone(),
+            kind: pair.key.1.clone(),
+            due_us: pair.due_us,
+            time_us: pair.time_us,
+            sent: pair.sent,
+            received: pair.received,
+            unknown: pair.unknown,
+            success: pair.success,
+            rtt_avg_us: pair.rtt_avg_us.map(f64::from),
+            loss_pct: counts.loss_pct(),
+            error: pair.error.as_deref().map(str::to_owned),
+            fresh: self.is_fresh(pair, now_us),
+        }
+    }
+}
+
+/// Every (agent, type) is kept once, however many targets it measures.
+fn interned(keys: &mut HashSet<PairKey>, round: &RoundRow) -> PairKey {
+    let key = (round.agent.clone(), round.kind.clone());
+    match keys.get(&key) {
+        Some(known) => known.clone(),
+        None => {
+            let key = Arc::new(key);
+            keys.insert(key.clone());
+            key
+        }
+    }
+}
