@@ -20,6 +20,7 @@ pub use packet::Family;
 pub use report::Stats;
 
 use crate::mailbox::{Command, Mailbox, SubmitError, mailbox};
+use crate::outbox::outbox;
 use crate::outcome::{Batch, Event};
 use engine::Machine;
 use report::Report;
@@ -63,10 +64,9 @@ impl Engine {
         }
         let raw = sockets.iter().all(|socket| socket.raw);
         let (mailbox, inbox) = mailbox(config.max_rounds).map_err(system("create eventfd"))?;
-        let (outcome_sender, outcomes) = crossbeam_channel::bounded(config.result_queue.max(1));
-        let (event_sender, events) = crossbeam_channel::bounded(config.event_queue.max(1));
+        let (outbox, outcomes, events) = outbox(config.result_queue, config.event_queue);
         let stats = Arc::new(Mutex::new(Stats::default()));
-        let report = Report::new(outcome_sender, event_sender, Arc::clone(&stats));
+        let report = Report::new(outbox, Arc::clone(&stats));
         let config = config.clone();
         let thread = std::thread::Builder::new()
             .name("imn-icmp".to_owned())

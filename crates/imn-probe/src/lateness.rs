@@ -79,7 +79,7 @@ fn bucket(micros: u64) -> usize {
     if micros < SUB {
         return micros as usize;
     }
-    let exponent = u64::from(63 - micros.leading_zeros());
+    let exponent = u64::from(micros.ilog2());
     let sub = (micros >> (exponent - 3)) & (SUB - 1);
     (((exponent - 2) * SUB + sub) as usize).min(BUCKETS - 1)
 }

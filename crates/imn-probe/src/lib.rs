@@ -12,12 +12,14 @@
 mod clock;
 mod lateness;
 mod mailbox;
+mod outbox;
 mod outcome;
 mod pace;
 mod sys;
 mod wheel;
 
 pub mod icmp;
+pub mod tcp;
 
 pub use lateness::Lateness;
 pub use mailbox::SubmitError;

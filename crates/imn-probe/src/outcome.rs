@@ -85,6 +85,11 @@ pub enum Fate {
         /// Time from the first SYN to the reset.
         rtt: Duration,
     },
+    /// The connection was made and at once reset (TCP only).
+    Reset {
+        /// Time from the first SYN until the reset was noticed.
+        rtt: Duration,
+    },
     /// The local kernel would not send it, for example for want of a route.
     NotSent {
         /// The operating system's error number.
@@ -117,7 +122,7 @@ impl Packet {
             match packet.fate {
                 Fate::Received { .. } => counts.received += 1,
                 Fate::Unknown | Fate::NotSent { .. } => counts.unknown += 1,
-                Fate::Lost | Fate::Unreachable { .. } | Fate::Refused { .. } => {}
+                Fate::Lost | Fate::Unreachable { .. } | Fate::Refused { .. } | Fate::Reset { .. } => {}
             }
         }
         counts
@@ -194,7 +199,7 @@ impl Batch {
     }
 }
 
-/// What happens while a round runs, for rounds that ask for [`progress`](crate::icmp::Round::progress).
+/// What happens while a round runs, for rounds that ask for progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Event {
     /// The round's key.

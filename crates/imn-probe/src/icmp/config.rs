@@ -54,7 +54,7 @@ impl Default for Config {
             event_queue: 16_384,
             tick: Duration::from_millis(1),
             receive_buffer: 8 << 20,
-            calibration: Some(Duration::from_secs(600)),
+            calibration: Some(Duration::from_mins(10)),
         }
     }
 }
@@ -117,10 +117,10 @@ impl Round {
         if self.count == 0 {
             return Err("count must be at least 1");
         }
-        if self.timeout.is_zero() || self.timeout > Duration::from_secs(3600) {
+        if self.timeout.is_zero() || self.timeout > Duration::from_hours(1) {
             return Err("timeout must be above zero and at most one hour");
         }
-        if self.interval > Duration::from_secs(86_400) {
+        if self.interval > Duration::from_hours(24) {
             return Err("interval must be at most one day");
         }
         if !(Self::MIN_SIZE..=Self::MAX_SIZE).contains(&self.size) {

@@ -20,7 +20,7 @@ use super::config::{Config, Round};
 use super::packet::Family;
 use super::report::Report;
 use super::socket::IcmpSocket;
-use super::table::{NONE, Stage, Status, Table};
+use super::table::{NONE, Phase, Stage, Status, Table, Watch};
 
 /// Messages per `recvmmsg`.
 const RECEIVE: usize = 128;
@@ -106,7 +106,7 @@ impl Machine {
             match command {
                 Command::Submit(rounds) => {
                     for round in &rounds {
-                        self.take(round, now, false);
+                        self.take(round, now, if round.progress { Watch::Events } else { Watch::Outcome });
                     }
                 }
                 Command::Cancel(keys) => self.cancel(&keys.into_iter().collect()),
@@ -117,7 +117,7 @@ impl Machine {
         true
     }
 
-    fn take(&mut self, round: &Round, now: Now, internal: bool) {
+    fn take(&mut self, round: &Round, now: Now, watch: Watch) {
         let fits = self.receive.as_ref().is_none_or(|batch| batch.size() >= usize::from(round.size) + 100);
         if !fits {
             // The longest header and the largest payload so far; a few such buffers are enough.
@@ -126,7 +126,7 @@ impl Machine {
         // The due time is kept by the monotonic clock from here on: a step of the other does not move it.
         let ahead = round.due.as_nanos() as i64 - now.real as i64;
         let due = now.mono.saturating_add_signed(ahead);
-        let index = self.table.open(round, due, internal);
+        let index = self.table.open(round, due, watch);
         self.wheel.arm(index, due);
     }
 
@@ -147,14 +147,15 @@ impl Machine {
             };
             self.report.stats.calibration_packets += u64::from(CALIBRATION_PACKETS);
             self.inbox.held.fetch_add(1, Ordering::Relaxed);
-            self.take(&round, now, true);
+            self.take(&round, now, Watch::Calibration);
         }
     }
 
     fn cancel(&mut self, keys: &HashSet<u64>) {
         for index in 0..self.table.rounds.len() as u32 {
             let round = &mut self.table.rounds[index as usize];
-            if !round.live || round.emitted || round.internal || !keys.contains(&round.key) {
+            let open = round.phase == Phase::Open && round.watch != Watch::Calibration;
+            if !open || !keys.contains(&round.key) {
                 continue;
             }
             round.cancelled = true;
@@ -193,7 +194,7 @@ impl Machine {
                 Stage::Send => {
                     self.send(index, now);
                     let round = &mut self.table.rounds[index as usize];
-                    round.stage = if round.loopback { Stage::Send } else { Stage::Prefix };
+                    round.stage = Stage::first(round.target);
                     round.send_at = round.due_mono.saturating_add(u64::from(round.sent) * round.interval);
                 }
             }
@@ -210,7 +211,7 @@ impl Machine {
             // Twice the timeout after the last packet nothing more is expected.
             let last = self.table.packets.get(round.last as usize).map_or(0, |packet| packet.tx_mono);
             next = last + 2 * round.timeout;
-            if round.emitted && next <= now.mono {
+            if round.phase == Phase::Emitted && next <= now.mono {
                 let errors = &mut self.unreachable;
                 self.table.close(index, |slot| {
                     if !errors.is_empty() {
@@ -270,7 +271,7 @@ impl Machine {
         if self.calibration.is_some() {
             until = until.min(self.calibrate_at);
         }
-        if self.report.waiting() {
+        if self.report.outbox.waiting() {
             until = until.min(now + OFFER_AGAIN);
         }
         let quiet = (self.woken_at + self.tick).min(until);

@@ -8,7 +8,7 @@ use crate::sys::{Control, RecvBatch};
 
 use super::engine::Machine;
 use super::packet::{Cookie, Family, HEADER, Message, Quoted, parse, parse_quoted, split_ipv4};
-use super::table::Status;
+use super::table::{Phase, Status, Watch};
 
 /// Calls of `recvmmsg` per socket before others get their turn.
 const CALLS: usize = 64;
@@ -103,7 +103,7 @@ impl Machine {
         let open = match packet.status {
             Status::InFlight => true,
             // An answer outweighs an error, as long as the outcome is not out.
-            Status::Unreachable => !round.emitted,
+            Status::Unreachable => round.phase == Phase::Open,
             _ => false,
         };
         let first = open || !(packet.status == Status::Received || packet.late);
@@ -129,7 +129,7 @@ impl Machine {
         packet.value = rtt;
         packet.kernel = kernel;
         packet.ttl = control.ttl.unwrap_or(0);
-        if round.internal {
+        if round.watch == Watch::Calibration {
             let user = now.saturating_sub(packet.tx_mono);
             self.report.floor_sample(Family::of(from), user);
         }

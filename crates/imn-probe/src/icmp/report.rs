@@ -3,17 +3,13 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crossbeam_channel::{Sender, TrySendError};
-
 use crate::lateness::{Histogram, Lateness};
-use crate::outcome::{Batch, Event, EventKind, Fate, Outcome, Packet, Timestamp, TsSource};
+use crate::outbox::Outbox;
+use crate::outcome::{Event, EventKind, Fate, Outcome, Packet, Timestamp, TsSource, nanos};
 
 use super::engine::Machine;
 use super::packet::Family;
-use super::table::{NONE, Status};
-
-/// Outcomes gathered for a reader that does not read; what comes beyond is dropped.
-const GATHERED: usize = 65_536;
+use super::table::{NONE, Phase, RoundState, Status, Watch};
 
 /// Counters of an engine since its start, and its present load.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -79,9 +75,9 @@ struct Floor {
 pub(crate) struct Report {
     pub stats: Stats,
     pub lateness: Histogram,
-    pending: Batch,
-    outcomes: Sender<Batch>,
-    events: Sender<Event>,
+    pub outbox: Outbox,
+    /// Reused for each outcome.
+    packets: Vec<Packet>,
     shared: Arc<Mutex<Stats>>,
     floors: [Floor; 2],
     samples: [Vec<u64>; 2],
@@ -89,13 +85,12 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    pub(crate) fn new(outcomes: Sender<Batch>, events: Sender<Event>, shared: Arc<Mutex<Stats>>) -> Self {
+    pub(crate) fn new(outbox: Outbox, shared: Arc<Mutex<Stats>>) -> Self {
         Self {
             stats: Stats::default(),
             lateness: Histogram::new(crate::clock::monotonic()),
-            pending: Batch::default(),
-            outcomes,
-            events,
+            outbox,
+            packets: Vec::new(),
             shared,
             floors: [Floor::default(); 2],
             samples: [Vec::new(), Vec::new()],
@@ -103,20 +98,11 @@ impl Report {
         }
     }
 
-    /// True when outcomes wait for room in the queue.
-    pub(crate) fn waiting(&self) -> bool {
-        !self.pending.is_empty()
-    }
-
     /// Hands over outcomes and counters.
     pub(crate) fn publish(&mut self) {
-        if self.waiting() {
-            match self.outcomes.try_send(std::mem::take(&mut self.pending)) {
-                Ok(()) => {}
-                Err(TrySendError::Full(batch)) => self.pending = batch,
-                Err(TrySendError::Disconnected(batch)) => self.stats.outcomes_dropped += batch.len() as u64,
-            }
-        }
+        self.outbox.offer();
+        self.stats.outcomes_dropped = self.outbox.outcomes_dropped;
+        self.stats.events_dropped = self.outbox.events_dropped;
         let now = crate::clock::monotonic();
         if now >= self.published_at + 100_000_000 {
             self.stats.lateness = self.lateness.snapshot();
@@ -130,9 +116,36 @@ impl Report {
         self.samples[family as usize].push(nanos);
     }
 
-    fn send_event(&mut self, event: Event) {
-        if self.events.try_send(event).is_err() {
-            self.stats.events_dropped += 1;
+    /// Takes the medians of a calibration round.
+    fn calibrated(&mut self, family: usize, packets: &[Packet]) {
+        let kernel = packets.iter().filter_map(|packet| match packet.fate {
+            Fate::Received { rtt, source: TsSource::Kernel, .. } => Some(nanos(rtt)),
+            _ => None,
+        });
+        let kernel = median(kernel.collect());
+        self.floors[family] = Floor { kernel, user: median(std::mem::take(&mut self.samples[family])) };
+        self.stats.floor[family] = kernel;
+    }
+
+    fn outcome(&self, round: &RoundState, family: usize, packets: &[Packet]) -> Outcome {
+        let floor = self.floors[family];
+        let error = match Packet::ts_source(packets) {
+            Some(TsSource::User) => floor.user,
+            Some(TsSource::Kernel) | None => floor.kernel,
+        };
+        Outcome {
+            key: round.key,
+            target: round.target,
+            due: round.due,
+            duplicates: round.duplicates,
+            late: round.late,
+            reordered: round.reordered,
+            wrong_source: round.wrong_source,
+            corrupted: round.corrupted,
+            lateness: Duration::from_nanos(round.lateness),
+            error,
+            cancelled: round.cancelled,
+            packets: 0..0,
         }
     }
 }
@@ -166,7 +179,7 @@ impl Machine {
         self.report.stats.in_flight -= 1;
         let round = &mut self.table.rounds[index as usize];
         round.settled += 1;
-        if round.settled == round.count && !round.emitted {
+        if round.settled == round.count && round.phase == Phase::Open {
             self.emit(index);
         }
     }
@@ -175,8 +188,8 @@ impl Machine {
     pub(crate) fn event(&mut self, slot: u32, kind: EventKind) {
         let packet = &self.table.packets[slot as usize];
         let round = &self.table.rounds[packet.round as usize];
-        if round.progress {
-            self.report.send_event(Event { key: round.key, sequence: packet.sequence, kind });
+        if round.watch == Watch::Events {
+            self.report.outbox.event(Event { key: round.key, sequence: packet.sequence, kind });
         }
     }
 
@@ -202,54 +215,22 @@ impl Machine {
     /// Sends out the outcome of a round.
     pub(crate) fn emit(&mut self, index: u32) {
         let round = &mut self.table.rounds[index as usize];
-        round.emitted = true;
-        let mut slot = round.first;
-        let begin = self.report.pending.packets.len();
+        round.phase = Phase::Emitted;
+        let (first, internal, family) =
+            (round.first, round.watch == Watch::Calibration, Family::of(round.target) as usize);
+        let mut packets = std::mem::take(&mut self.report.packets);
+        packets.clear();
+        let mut slot = first;
         while slot != NONE {
-            let packet = self.packet(slot);
-            self.report.pending.packets.push(packet);
+            packets.push(self.packet(slot));
             slot = self.table.packets[slot as usize].next;
         }
-        let round = &self.table.rounds[index as usize];
-        let family = Family::of(round.target) as usize;
-        let report = &mut self.report;
-        let packets = &report.pending.packets[begin..];
-        if round.internal {
-            let kernel = packets.iter().filter_map(|packet| match packet.fate {
-                Fate::Received { rtt, source: TsSource::Kernel, .. } => Some(rtt.as_nanos() as u64),
-                _ => None,
-            });
-            let kernel = median(kernel.collect());
-            report.floors[family] =
-                Floor { kernel, user: median(std::mem::take(&mut report.samples[family])) };
-            report.stats.floor[family] = kernel;
-            report.pending.packets.truncate(begin);
-            return;
+        if internal {
+            self.report.calibrated(family, &packets);
+        } else {
+            let outcome = self.report.outcome(&self.table.rounds[index as usize], family, &packets);
+            self.report.outbox.push(outcome, &packets);
         }
-        if report.pending.outcomes.len() >= GATHERED {
-            report.pending.packets.truncate(begin);
-            report.stats.outcomes_dropped += 1;
-            return;
-        }
-        let floor = report.floors[family];
-        let error = match Packet::ts_source(packets) {
-            Some(TsSource::User) => floor.user,
-            Some(TsSource::Kernel) | None => floor.kernel,
-        };
-        let outcome = Outcome {
-            key: round.key,
-            target: round.target,
-            due: round.due,
-            duplicates: round.duplicates,
-            late: round.late,
-            reordered: round.reordered,
-            wrong_source: round.wrong_source,
-            corrupted: round.corrupted,
-            lateness: Duration::from_nanos(round.lateness),
-            error,
-            cancelled: round.cancelled,
-            packets: begin as u32..report.pending.packets.len() as u32,
-        };
-        report.pending.outcomes.push(outcome);
+        self.report.packets = packets;
     }
 }

@@ -52,6 +52,34 @@ pub(crate) enum Stage {
     Send,
 }
 
+impl Stage {
+    /// Loopback is not limited.
+    pub(crate) fn first(target: IpAddr) -> Self {
+        if target.is_loopback() { Self::Send } else { Self::Prefix }
+    }
+}
+
+/// Where a round stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Open,
+    /// Its outcome is out; its packets are kept so that what still comes is classified.
+    Emitted,
+    /// The slot is free.
+    Forgotten,
+}
+
+/// Who watches a round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Watch {
+    /// Its outcome is all.
+    Outcome,
+    /// Somebody reads its events too.
+    Events,
+    /// The engine itself.
+    Calibration,
+}
+
 /// One round.
 #[derive(Debug, Clone)]
 pub(crate) struct RoundState {
@@ -86,13 +114,9 @@ pub(crate) struct RoundState {
     pub corrupted: u32,
     sibling: u32,
     bucket: u32,
-    pub loopback: bool,
-    pub progress: bool,
-    pub emitted: bool,
+    pub phase: Phase,
+    pub watch: Watch,
     pub cancelled: bool,
-    /// The engine's own round, for calibration.
-    pub internal: bool,
-    pub live: bool,
 }
 
 /// All rounds and packets.
@@ -187,10 +211,9 @@ impl Table {
     }
 
     /// Takes a round in; `due_mono` is its due time by the monotonic clock.
-    pub(crate) fn open(&mut self, round: &Round, due_mono: u64, internal: bool) -> u32 {
+    pub(crate) fn open(&mut self, round: &Round, due_mono: u64, watch: Watch) -> u32 {
         let keyed = self.keyed(round.target, NONE, NONE);
         let bucket = (keyed >> 32) as u32 % BUCKETS as u32;
-        let loopback = round.target.is_loopback();
         let state = RoundState {
             key: round.key,
             target: round.target,
@@ -210,7 +233,7 @@ impl Table {
             tos: round.dscp << 2,
             ttl: round.ttl.unwrap_or(0),
             flow: round.flow,
-            stage: if loopback { Stage::Send } else { Stage::Prefix },
+            stage: Stage::first(round.target),
             first: NONE,
             last: NONE,
             judge: NONE,
@@ -222,12 +245,9 @@ impl Table {
             corrupted: 0,
             sibling: self.heads[bucket as usize],
             bucket,
-            loopback,
-            progress: round.progress,
-            emitted: false,
+            phase: Phase::Open,
+            watch,
             cancelled: false,
-            internal,
-            live: true,
         };
         let index = self.free_rounds.pop().unwrap_or(self.rounds.len() as u32);
         if let Some(free) = self.rounds.get_mut(index as usize) {
@@ -280,7 +300,7 @@ impl Table {
     pub(crate) fn close(&mut self, round: u32, mut forgotten: impl FnMut(u32)) {
         let (bucket, sibling) = {
             let state = &mut self.rounds[round as usize];
-            state.live = false;
+            state.phase = Phase::Forgotten;
             (state.bucket as usize, state.sibling)
         };
         let mut slot = self.rounds[round as usize].first;
@@ -318,14 +338,14 @@ mod tests {
     fn slots_are_reused_but_cookies_are_not() {
         let mut table = Table::new();
         let target: IpAddr = "192.0.2.7".parse().unwrap();
-        let first = table.open(&Round::new(1, target), 0, false);
+        let first = table.open(&Round::new(1, target), 0, Watch::Outcome);
         let slot = table.add_packet(first, 5);
         let cookie = table.cookie(target, slot);
         assert_eq!(table.find(cookie), Some(slot));
         assert_eq!(table.find(Cookie { tag: cookie.tag ^ 1, ..cookie }), None);
         table.close(first, |_| {});
         assert_eq!(table.find(cookie), None);
-        let second = table.open(&Round::new(2, target), 0, false);
+        let second = table.open(&Round::new(2, target), 0, Watch::Outcome);
         let again = table.add_packet(second, 6);
         assert_eq!((second, again), (first, slot));
         assert_eq!(table.find(cookie), None);
@@ -338,7 +358,8 @@ mod tests {
         let mut table = Table::new();
         let targets: Vec<IpAddr> =
             (0..2000_u32).map(|n| std::net::Ipv4Addr::from_bits(0xc000_0000 + n).into()).collect();
-        let rounds: Vec<u32> = targets.iter().map(|t| table.open(&Round::new(0, *t), 0, false)).collect();
+        let rounds: Vec<u32> =
+            targets.iter().map(|t| table.open(&Round::new(0, *t), 0, Watch::Outcome)).collect();
         let slots: Vec<u32> = rounds.iter().map(|round| table.add_packet(*round, 1)).collect();
         for at in (0..2000).step_by(2) {
             table.close(rounds[at], |_| {});

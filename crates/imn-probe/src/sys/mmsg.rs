@@ -196,14 +196,13 @@ fn append<T: Copy>((buffer, length): &mut (ControlBuffer, usize), level: i32, na
         unsafe { (libc::CMSG_LEN(size_of::<T>() as u32), libc::CMSG_SPACE(size_of::<T>() as u32) as usize) };
     assert!(*length + space <= CONTROL, "control messages exceed their buffer");
     let at = buffer.0[*length..].as_mut_ptr();
-    // SAFETY: the buffer is aligned for cmsghdr, lengths are multiples of that alignment, and there is room for
-    // `space` bytes, as asserted.
+    let header = libc::cmsghdr { cmsg_len: used as _, cmsg_level: level, cmsg_type: name };
+    // SAFETY: there is room for `space` bytes, which hold the header and the value behind it, as asserted; neither
+    // write needs alignment.
     unsafe {
-        let header = at.cast::<libc::cmsghdr>();
-        (*header).cmsg_level = level;
-        (*header).cmsg_type = name;
-        (*header).cmsg_len = used as _;
-        ptr::copy_nonoverlapping(ptr::from_ref(value).cast::<u8>(), libc::CMSG_DATA(header), size_of::<T>());
+        ptr::copy_nonoverlapping((&raw const header).cast::<u8>(), at, size_of::<libc::cmsghdr>());
+        let payload = at.add(libc::CMSG_LEN(0) as usize);
+        ptr::copy_nonoverlapping(ptr::from_ref(value).cast::<u8>(), payload, size_of::<T>());
     }
     *length += space;
 }
@@ -325,12 +324,11 @@ impl RecvBatch {
     /// Control data of message `index`.
     pub(crate) fn control(&self, index: usize) -> Control {
         let mut control = Control::default();
-        let mut rest =
-            &self.controls[index].0[..(self.headers[index].msg_hdr.msg_controllen as usize).min(CONTROL)];
+        let mut rest = &self.controls[index].0[..self.headers[index].msg_hdr.msg_controllen.min(CONTROL)];
         while rest.len() >= size_of::<libc::cmsghdr>() {
             // SAFETY: there are enough bytes, and a cmsghdr is plain integers; read_unaligned needs no alignment.
             let header = unsafe { rest.as_ptr().cast::<libc::cmsghdr>().read_unaligned() };
-            let length = header.cmsg_len as usize;
+            let length = header.cmsg_len;
             // SAFETY: CMSG_LEN and CMSG_SPACE only compute.
             let (begin, next) = unsafe {
                 let payload = length.saturating_sub(libc::CMSG_LEN(0) as usize);

@@ -1,0 +1,97 @@
+//! One connection attempt: the socket, and what its state says about the network.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use crate::outcome::{Fate, TsSource};
+use crate::sys::{RecvBatch, set_option, tcp_rtt};
+
+use super::config::Round;
+
+/// Starts to connect. The error tells what to make of it when it did not even start.
+pub(crate) fn start(round: &Round) -> Result<Socket, Fate> {
+    let socket = open(round).map_err(|error| own_fault(&error))?;
+    let target = SockAddr::from(SocketAddr::new(round.target, round.port));
+    match socket.connect(&target) {
+        Ok(()) => Ok(socket),
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(socket),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            Err(Fate::Refused { rtt: Duration::ZERO })
+        }
+        Err(error) => Err(own_fault(&error)),
+    }
+}
+
+fn open(round: &Round) -> io::Result<Socket> {
+    let domain = if round.target.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
+    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    // Closing resets: no TIME_WAIT here, no lingering connection there.
+    socket.set_linger(Some(Duration::ZERO))?;
+    let tos = i32::from(round.dscp) << 2;
+    // The error queue tells which node said that the target is unreachable.
+    if round.target.is_ipv4() {
+        set_option(&socket, libc::IPPROTO_IP, libc::IP_RECVERR, 1)?;
+        if tos != 0 {
+            set_option(&socket, libc::IPPROTO_IP, libc::IP_TOS, tos)?;
+        }
+    } else {
+        set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_RECVERR, 1)?;
+        if tos != 0 {
+            set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_TCLASS, tos)?;
+        }
+    }
+    if let Some(source) = round.source {
+        socket.bind(&SockAddr::from(SocketAddr::new(source, 0)))?;
+    }
+    Ok(socket)
+}
+
+/// Want of files, ports or memory is this host's own trouble and says nothing; want of a route is told by number.
+fn own_fault(error: &io::Error) -> Fate {
+    match error.raw_os_error().unwrap_or(libc::EIO) {
+        libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EAGAIN | libc::EADDRNOTAVAIL => {
+            Fate::Unknown
+        }
+        errno => Fate::NotSent { errno },
+    }
+}
+
+/// What became of an attempt whose socket is ready, `elapsed` after its start; `None` if nothing has yet.
+pub(crate) fn conclude(socket: &Socket, elapsed: Duration, errors: &mut RecvBatch) -> Option<Fate> {
+    let error = match socket.take_error() {
+        Ok(None) => {
+            if let Some(rtt) = tcp_rtt(socket).filter(|rtt| *rtt <= elapsed) {
+                return Some(Fate::Received { rtt, ttl: None, source: TsSource::Kernel });
+            }
+            return match socket.peer_addr() {
+                Ok(_) => Some(Fate::Received { rtt: elapsed, ttl: None, source: TsSource::User }),
+                Err(_) => None,
+            };
+        }
+        Ok(Some(error)) | Err(error) => error,
+    };
+    Some(match error.raw_os_error().unwrap_or(libc::EIO) {
+        libc::ECONNREFUSED => {
+            // An ICMP port unreachable, as firewalls send it, has the same number as a reset.
+            said_by(socket, errors).unwrap_or(Fate::Refused { rtt: elapsed })
+        }
+        libc::ECONNRESET | libc::EPIPE => Fate::Reset { rtt: elapsed },
+        libc::ETIMEDOUT => Fate::Lost,
+        errno => said_by(socket, errors).unwrap_or(Fate::NotSent { errno }),
+    })
+}
+
+/// The ICMP error in the socket's error queue, if there is one.
+fn said_by(socket: &Socket, errors: &mut RecvBatch) -> Option<Fate> {
+    let count = errors.receive(socket, true).ok()?;
+    (0..count).find_map(|index| {
+        let error = errors.control(index).error?;
+        let icmp = matches!(error.origin, libc::SO_EE_ORIGIN_ICMP | libc::SO_EE_ORIGIN_ICMP6);
+        let from: IpAddr = error.offender?;
+        icmp.then_some(Fate::Unreachable { from, kind: error.kind, code: error.code })
+    })
+}
