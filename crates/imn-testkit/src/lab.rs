@@ -26,6 +26,8 @@ use std::path::{Path, PathBuf};
 use topology::Topology;
 
 /// A running laboratory. Dropping it removes everything; so does the end of the test process.
+///
+/// The methods that ask the emulator fail with [`Error::System`] when its thread has ended.
 #[derive(Debug)]
 pub struct Lab {
     topology: Topology,
@@ -78,7 +80,7 @@ impl Lab {
     /// [`Error::Unknown`] when no link leads from one to the other.
     pub fn stats(&self, from: &str, to: &str) -> Result<Stats> {
         let direction = self.direction(from, to)?;
-        let mut stats = self.emulator.state().directions[direction].stats.clone();
+        let mut stats = self.emulator.state()?.directions[direction].stats.clone();
         // What the device could not queue was never seen by the emulator; only the kernel knows.
         stats.overrun = self.node(from)?.namespace.enter(|| dropped_by_device(to))??;
         Ok(stats)
@@ -90,7 +92,7 @@ impl Lab {
     /// [`Error::Unknown`] when no link leads from one to the other.
     pub fn shape(&self, from: &str, to: &str) -> Result<Shape> {
         let direction = self.direction(from, to)?;
-        Ok(self.emulator.state().directions[direction].shaper.shape.clone())
+        Ok(self.emulator.state()?.directions[direction].shaper.shape.clone())
     }
 
     /// Changes what is done to packets from `from` to `to`, from the next packet on; those under way keep their times.
@@ -102,7 +104,7 @@ impl Lab {
         if let Some(fault) = shape.fault() {
             return Err(Error::Topology(fault));
         }
-        self.emulator.state().directions[direction].shaper.shape = shape;
+        self.emulator.state()?.directions[direction].shaper.shape = shape;
         Ok(())
     }
 
@@ -114,7 +116,7 @@ impl Lab {
     pub fn capture(&self, from: &str, to: &str, path: &Path) -> Result<()> {
         let direction = self.direction(from, to)?;
         let capture = Capture::create(path)?;
-        self.emulator.state().directions[direction].capture = Some(capture);
+        self.emulator.state()?.directions[direction].capture = Some(capture);
         Ok(())
     }
 
@@ -124,7 +126,7 @@ impl Lab {
     /// [`Error::Unknown`] when no link leads from one to the other.
     pub fn end_capture(&self, from: &str, to: &str) -> Result<()> {
         let direction = self.direction(from, to)?;
-        self.emulator.state().directions[direction].capture = None;
+        self.emulator.state()?.directions[direction].capture = None;
         Ok(())
     }
 
@@ -141,7 +143,7 @@ impl Lab {
     /// # Errors
     /// As [`Lab::echoes`].
     pub fn echoes_where(&self, wanted: impl FnMut(IpAddr, IpAddr) -> bool) -> Result<Vec<EchoTrip>> {
-        let state = self.emulator.state();
+        let state = self.emulator.state()?;
         match &state.echoes {
             Some(log) if !log.overflowed => Ok(log.trips(wanted)),
             Some(_) => Err(Error::Topology("more than four million echoes: forget_echoes() earlier".into())),
@@ -150,9 +152,13 @@ impl Lab {
     }
 
     /// Forgets the echoes seen so far; replies to those under way are no longer followed.
-    pub fn forget_echoes(&self) {
-        let log = &mut self.emulator.state().echoes;
+    ///
+    /// # Errors
+    /// [`Error::System`] when the emulator has stopped.
+    pub fn forget_echoes(&self) -> Result<()> {
+        let log = &mut self.emulator.state()?.echoes;
         *log = log.take().map(|_| EchoLog::default());
+        Ok(())
     }
 
     fn direction(&self, from: &str, to: &str) -> Result<usize> {

@@ -307,7 +307,11 @@ impl Process {
 }
 
 impl Drop for Process {
+    #[expect(clippy::print_stderr, reason = "the test harness shows it with the failed test, and only then")]
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the end of the output of {} (pid {}):\n{}", self.name, self.pid(), self.tail());
+        }
         if self.status.is_none() {
             let _ = killpg(Pid::from_raw(self.pid() as i32), Signal::SIGKILL);
             self.kill9();

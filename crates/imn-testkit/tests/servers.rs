@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test helper fails its test")]
 
-use imn_testkit::{NatsServer, Postgres, Program, wait_until};
+use imn_testkit::{NatsServer, Postgres, Program, skip, wait_until};
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::path::Path;
@@ -105,4 +105,23 @@ fn postgres_starts_answers_and_keeps_what_was_committed() {
     drop(postgres);
     assert!(!Path::new(&format!("/proc/{pid}")).exists());
     assert!(!directory.exists());
+}
+
+#[test]
+fn a_skip_is_said_and_is_a_failure_in_ci() {
+    // The test runs itself again, because the environment of a process is shared by all its tests.
+    const AGAIN: &str = "IMN_TESTKIT_SKIP";
+    if std::env::var_os(AGAIN).is_some() {
+        skip("some_test", "some reason");
+        return;
+    }
+    let again = Program::new(std::env::current_exe().unwrap())
+        .args(["--exact", "a_skip_is_said_and_is_a_failure_in_ci"])
+        .env(AGAIN, "1");
+    let outcome = again.clone().env_remove("CI").run(SOON).unwrap();
+    assert!(outcome.status.success());
+    assert_eq!(outcome.stderr, "SKIPPED some_test: some reason\n");
+    let outcome = again.env("CI", "true").run(SOON).unwrap();
+    assert!(!outcome.status.success());
+    assert!(outcome.stdout.contains("some_test may not be skipped in CI: some reason"), "{}", outcome.stdout);
 }

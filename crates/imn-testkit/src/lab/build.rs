@@ -1,6 +1,6 @@
 //! Turns a topology into namespaces, devices, addresses and routes.
 
-use crate::lab::emulator::{Emulator, Plan};
+use crate::lab::emulator::{Config, Emulator, Plan};
 use crate::lab::namespace::{Namespace, set_sysctl};
 use crate::lab::topology::{self, NodePlan, Topology};
 use crate::lab::{Lab, Node};
@@ -42,7 +42,10 @@ pub(crate) fn build(topology: Topology) -> Result<Lab> {
         let shape = link.shapes[direction % 2].clone();
         plans.push(Plan { device, shape, sender: sender.addresses.clone() });
     }
-    let emulator = Emulator::start(plans, topology.seed, topology.echoes)?;
+    let emulator = Emulator::start(
+        plans,
+        &Config { seed: topology.seed, keep_echoes: topology.echoes, coalesce: topology.coalesce },
+    )?;
     let management = management.map(|management| management.switch);
     Ok(Lab { topology, nodes, emulator, _management: management })
 }

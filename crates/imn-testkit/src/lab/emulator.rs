@@ -31,6 +31,14 @@ pub(crate) struct Plan {
     pub(crate) sender: Vec<IpAddr>,
 }
 
+/// What holds for all links of a laboratory.
+pub(crate) struct Config {
+    pub(crate) seed: u64,
+    pub(crate) keep_echoes: bool,
+    /// The emulator wakes at most once per this time, for the price of that much lateness.
+    pub(crate) coalesce: Duration,
+}
+
 /// What the emulator and the tests share.
 #[derive(Debug)]
 pub(crate) struct State {
@@ -59,12 +67,12 @@ pub(crate) struct Emulator {
 }
 
 impl Emulator {
-    pub(crate) fn start(plans: Vec<Plan>, laboratory_seed: u64, keep_echoes: bool) -> Result<Self> {
+    pub(crate) fn start(plans: Vec<Plan>, config: &Config) -> Result<Self> {
         let (mut devices, mut directions) = (Vec::new(), Vec::new());
         for (index, plan) in plans.into_iter().enumerate() {
             devices.push(plan.device);
             directions.push(Direction {
-                shaper: Shaper::new(plan.shape, seed(laboratory_seed, index)),
+                shaper: Shaper::new(plan.shape, seed(config.seed, index)),
                 stats: Stats::default(),
                 capture: None,
                 sender: plan.sender,
@@ -73,13 +81,15 @@ impl Emulator {
                 held: 0,
             });
         }
-        let state = Arc::new(Mutex::new(State { directions, echoes: keep_echoes.then(EchoLog::default) }));
+        let state =
+            Arc::new(Mutex::new(State { directions, echoes: config.keep_echoes.then(EchoLog::default) }));
         let stop = eventfd(0, EventfdFlags::CLOEXEC).map_err(Error::errno("create an eventfd"))?;
         let stop = Arc::new(stop);
         let mover = Mover {
             devices,
             state: Arc::clone(&state),
             stop: Arc::clone(&stop),
+            coalesce: config.coalesce,
             epoch: Instant::now(),
             held: BinaryHeap::new(),
             spare: Vec::new(),
@@ -92,8 +102,13 @@ impl Emulator {
         Ok(Self { state, stop, thread: Some(thread) })
     }
 
-    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
+    /// What is shared, unless the emulator has stopped and the laboratory is no longer what it says.
+    pub(crate) fn state(&self) -> Result<MutexGuard<'_, State>> {
+        if self.thread.as_ref().is_none_or(JoinHandle::is_finished) {
+            let stopped = std::io::Error::other("its thread ended; see the output of the test");
+            return Err(Error::system("ask the link emulator")(stopped));
+        }
+        Ok(lock(&self.state))
     }
 }
 
@@ -114,6 +129,7 @@ struct Mover {
     devices: Vec<OwnedFd>,
     state: Arc<Mutex<State>>,
     stop: Arc<OwnedFd>,
+    coalesce: Duration,
     epoch: Instant,
     held: BinaryHeap<Held>,
     spare: Vec<Vec<u8>>,
@@ -144,14 +160,17 @@ impl Mover {
             devices.iter().map(|device| PollFd::new(device, PollFlags::IN)).collect();
         sources.push(PollFd::new(&stop, PollFlags::IN));
         let shared = Arc::clone(&self.state);
+        let mut woken = Instant::now();
         loop {
-            let timeout = self.held.peek().map(|next| {
-                let wait = Duration::from_nanos(next.due.saturating_sub(self.now()));
-                Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: i64::from(wait.subsec_nanos()) }
-            });
-            match poll(&mut sources, timeout.as_ref()) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(_) => return,
+            // What is there already is done at once: a packet may have reached the next link while this one wrote it.
+            let mut ready = ready_within(&mut sources, Some(Duration::ZERO));
+            if ready == Ok(0) && self.until_next() != Some(Duration::ZERO) {
+                std::thread::sleep(self.coalesce.saturating_sub(woken.elapsed()));
+                ready = ready_within(&mut sources, self.until_next());
+                woken = Instant::now();
+            }
+            if ready.is_err() {
+                return;
             }
             if sources.last().is_some_and(|stop| !stop.revents().is_empty()) {
                 return;
@@ -171,6 +190,11 @@ impl Mover {
                 }
             }
         }
+    }
+
+    /// The time until a packet is due; `None` when none is held.
+    fn until_next(&self) -> Option<Duration> {
+        self.held.peek().map(|next| Duration::from_nanos(next.due.saturating_sub(self.now())))
     }
 
     fn now(&self) -> u64 {
@@ -254,6 +278,16 @@ impl Mover {
         if self.spare.len() < 4096 {
             self.spare.push(packet.bytes);
         }
+    }
+}
+
+/// How many sources are readable, waiting for the first as long as `timeout` says.
+fn ready_within(sources: &mut [PollFd<'_>], timeout: Option<Duration>) -> rustix::io::Result<usize> {
+    let timeout = timeout
+        .map(|wait| Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: i64::from(wait.subsec_nanos()) });
+    match poll(sources, timeout.as_ref()) {
+        Err(rustix::io::Errno::INTR) => Ok(0),
+        other => other,
     }
 }
 

@@ -190,7 +190,7 @@ pub(crate) fn seed(laboratory: u64, direction: usize) -> u64 {
     mix.next()
 }
 
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+pub(crate) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
     parse_duration(&text).ok_or_else(|| {
         de::Error::custom(format!("{text:?} is not a duration such as \"10ms\", \"250us\", \"1.5s\""))

@@ -1,10 +1,11 @@
 //! The text of a laboratory, checked, with its addresses and routes computed.
 
-use crate::lab::shape::Shape;
+use crate::lab::shape::{self, Shape};
 use crate::{Error, Result};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 /// Links at most: the emulator follows an echo with one bit per direction.
 const LINKS: usize = 64;
@@ -30,6 +31,8 @@ struct Text {
     management: bool,
     #[serde(default = "yes")]
     echoes: bool,
+    #[serde(default, deserialize_with = "shape::duration")]
+    coalesce: Duration,
 }
 
 #[derive(Debug, Deserialize)]
@@ -50,6 +53,7 @@ pub(crate) struct Topology {
     pub(crate) seed: u64,
     pub(crate) management: bool,
     pub(crate) echoes: bool,
+    pub(crate) coalesce: Duration,
     pub(crate) nodes: Vec<NodePlan>,
     pub(crate) links: Vec<LinkPlan>,
 }
@@ -152,8 +156,8 @@ impl Topology {
         for (node, prefixes) in answers {
             nodes[node].answers = prefixes;
         }
-        let Text { name, seed, management, echoes, .. } = text;
-        Ok(Self { name, seed, management, echoes, nodes, links })
+        let Text { name, seed, management, echoes, coalesce, .. } = text;
+        Ok(Self { name, seed, management, echoes, coalesce, nodes, links })
     }
 
     /// The addresses of a node, in the order of its links; v4 before v6.
@@ -231,7 +235,6 @@ struct Path {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     const CHAIN: &str = r#"
         name = "chain"
