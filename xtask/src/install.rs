@@ -30,7 +30,6 @@ const TESTING: &[Package] = &[
     Package { name: "nftables", tells: &["/usr/sbin/nft"] },
     Package { name: "tcpdump", tells: &["/usr/bin/tcpdump", "/usr/sbin/tcpdump"] },
     Package { name: "curl", tells: &["/usr/bin/curl"] },
-    Package { name: "python3-venv", tells: &["/usr/lib/python3.11/ensurepip", "/usr/share/python-wheels"] },
 ];
 
 const BENCHING: &[Package] = &[Package { name: "fping", tells: &["/usr/bin/fping"] }];
@@ -98,6 +97,10 @@ fn python() -> Result<()> {
         return Ok(());
     }
     eprintln!("installing {} for the tests", PYTHON.join(" "));
+    let has_venv = Command::new("python3").args(["-c", "import ensurepip"]).stderr(Stdio::null()).status();
+    if !has_venv.is_ok_and(|status| status.success()) {
+        packages(&[Package { name: "python3-venv", tells: &[] }])?;
+    }
     let venv = target().join("venv");
     run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv))?;
     run(Command::new(interpreter()).args(["-m", "pip", "install", "--quiet"]).args(PYTHON))?;
