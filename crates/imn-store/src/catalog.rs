@@ -9,7 +9,7 @@ use crate::model::{
 };
 
 /// Why a catalog operation failed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum CatalogError {
     /// What was asked for is not there.
     #[error("{what} {key:?} not found")]

@@ -7,6 +7,8 @@
 mod catalog;
 mod model;
 mod results;
+mod sql;
+mod sql_catalog;
 
 pub use catalog::{Catalog, CatalogError};
 pub use model::{
@@ -14,3 +16,4 @@ pub use model::{
     TaskRow, TaskTransition,
 };
 pub use results::{Committed, GapQuery, Order, Results, ResultsError, RoundQuery, SegmentFile};
+pub use sql_catalog::SqlCatalog;
