@@ -261,3 +261,17 @@ fn dropped_by_device(name: &str) -> Result<u64> {
     let drops = line.and_then(|line| line.split_ascii_whitespace().nth(11)?.parse().ok());
     drops.ok_or_else(|| Error::Topology(format!("device {name} is gone")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_laboratory_can_be_shared_between_threads() {
+        fn shared<T: Send + Sync>() {}
+        shared::<Lab>();
+        shared::<Node>();
+        shared::<crate::Process>();
+        shared::<NatsServer>();
+    }
+}

@@ -51,7 +51,7 @@
 //! hosts = ["a", "b"]             # do not forward
 //! routers = ["r"]                # forward, answer with ICMP errors at any rate
 //! management = true              # a network without emulation between the test process and all nodes
-//! echoes = true                  # follow echoes; the default
+//! echoes = true                  # follow echoes, about 200 bytes each; the default
 //! coalesce = "0us"               # wake at most once per this time: less CPU under load, that much more lateness
 //! answers = { b = ["10.100.0.0/14"] } # every address of these prefixes answers at b
 //!
