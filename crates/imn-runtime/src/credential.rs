@@ -290,7 +290,7 @@ mod tests {
     fn credentials_are_read_back_and_sign() {
         let directory = tempfile::tempdir().unwrap();
         let authority = Authority::open(directory.path()).unwrap();
-        let issued = authority.issue(&agent(), Some(Duration::from_secs(3600))).unwrap();
+        let issued = authority.issue(&agent(), Some(Duration::from_hours(1))).unwrap();
         let read = Credentials::parse(&issued.text()).unwrap();
         assert_eq!(read.public_key(), issued.public_key());
         assert_eq!(read.inbox_prefix(), "_INBOX_agent.lon1");

@@ -4,6 +4,7 @@
 //! and no message that is not in the contract.
 
 pub mod clock;
+pub mod config;
 pub mod credential;
 pub mod file;
 pub mod nats;
@@ -11,3 +12,4 @@ pub mod nats_server;
 pub mod process;
 pub mod spool;
 pub mod task;
+pub mod telemetry;

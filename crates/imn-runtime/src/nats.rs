@@ -10,10 +10,12 @@ use std::{
 };
 
 use async_nats::{
-    ConnectOptions, HeaderMap, Message as Raw, Subscriber, client::RequestErrorKind, jetstream,
+    ConnectOptions, HeaderMap, Message as Raw, ServerAddr, Subscriber, client::RequestErrorKind, jetstream,
 };
 use bytes::Bytes;
 use imn_contract::{Encoding, Fault, Message, encode, header};
+
+use crate::telemetry::redact;
 
 pub use error::Error;
 pub use event::{Counts, Events, Violation};
@@ -32,7 +34,8 @@ const LAST_RETRY: Duration = Duration::from_secs(2);
 /// How to connect.
 #[derive(Clone)]
 pub struct Config {
-    /// One URL or several, separated by commas: `nats://127.0.0.1:4222`.
+    /// One URL or several, separated by commas: `nats://127.0.0.1:4222`. User and password of the first one,
+    /// `nats://user:password@host`, are used where there are no credentials.
     pub url: String,
     /// The text of a credentials file (JWT and seed); none on a server without authentication.
     pub credentials: Option<String>,
@@ -49,7 +52,7 @@ pub struct Config {
 impl std::fmt::Debug for Config {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Config")
-            .field("url", &self.url)
+            .field("url", &redact(&self.url))
             .field("credentials", &self.credentials.as_ref().map(|_| "***"))
             .field("inbox_prefix", &self.inbox_prefix)
             .field("name", &self.name)
@@ -113,11 +116,17 @@ impl Client {
         if let Some(authority) = &config.authority {
             options = options.add_root_certificates(authority.clone()).require_tls(true);
         }
-        let urls: Vec<&str> = config.url.split(',').map(str::trim).filter(|url| !url.is_empty()).collect();
-        let inner = options
-            .connect(urls.as_slice())
-            .await
-            .map_err(|error| Error::Connect { url: config.url.clone(), message: error.to_string() })?;
+        let unfit = |message: String| Error::Connect { url: redact(&config.url), message };
+        let mut servers: Vec<ServerAddr> = Vec::new();
+        for url in config.url.split(',').map(str::trim).filter(|url| !url.is_empty()) {
+            servers.push(url.parse().map_err(|error: std::io::Error| unfit(error.to_string()))?);
+        }
+        let Some(first) = servers.first() else { return Err(unfit("no url is given".to_owned())) };
+        // The client does not use what stands in a URL.
+        if let (Some(user), Some(password)) = (first.username(), first.password()) {
+            options = options.user_and_password(user.to_owned(), password.to_owned());
+        }
+        let inner = options.connect(servers).await.map_err(|error| unfit(error.to_string()))?;
         Ok(Self { inner, events, timeout: config.timeout })
     }
 

@@ -262,13 +262,18 @@ pub async fn signals() -> std::io::Result<&'static str> {
 mod tests {
     use super::*;
 
+    async fn breaks() {
+        tokio::task::yield_now().await;
+        panic!("on purpose")
+    }
+
     #[tokio::test]
     async fn failures_are_named_and_the_others_go_on() {
         let mut tasks = Tasks::new();
         let shutdown = Shutdown::new();
         let stop = shutdown.stop();
         tasks.spawn("steady", async move { stop.requested().await });
-        tasks.spawn("breaks", async { panic!("on purpose") });
+        tasks.spawn("breaks", breaks());
         let failure = tasks.failed().await;
         assert_eq!(failure.to_string(), "task breaks: panicked: on purpose");
         tasks.spawn("errs", async { Err::<(), _>("no luck") });
@@ -294,7 +299,7 @@ mod tests {
         assert!(!stop.is_requested());
         drop(shutdown);
         assert!(stop.is_requested());
-        assert!(!stop.sleep(Duration::from_secs(60)).await);
+        assert!(!stop.sleep(Duration::from_mins(1)).await);
         assert_eq!(stop.until(async { 1 }).await, None);
     }
 }

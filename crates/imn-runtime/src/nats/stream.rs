@@ -4,7 +4,14 @@ use std::time::{Duration, Instant};
 
 use async_nats::{
     HeaderMap,
-    jetstream::{self, consumer, stream},
+    jetstream::{
+        self, ErrorCode, consumer,
+        context::{
+            CreateStreamError, CreateStreamErrorKind, GetStreamError, GetStreamErrorKind, RequestError,
+            RequestErrorKind,
+        },
+        stream::{self, ConsumerError, ConsumerErrorKind},
+    },
 };
 use bytes::Bytes;
 use imn_contract::{Message, header};
@@ -116,7 +123,8 @@ impl Client {
             match context.create_stream(&config).await {
                 Ok(stream) => return Ok(stream),
                 // It exists with another configuration.
-                Err(error) if stream_error(&error).is_some_and(|(code, _)| code == NAME_IN_USE) => {}
+                Err(error)
+                    if error.jetstream().is_some_and(|e| e.error_code() == ErrorCode::STREAM_NAME_EXIST) => {}
                 Err(error) => return Err(self.stream_failure("create stream", &name, start, &error)),
             }
             context
@@ -170,7 +178,7 @@ impl Client {
     /// For a key of a bucket: stream `KV_{bucket}` and [`imn_contract::stream::kv_subject`].
     ///
     /// # Errors
-    /// [`Error::NoResponders`] when there is no such stream, [`Error::Denied`], [`Error::Timeout`].
+    /// [`Error::Timeout`], also when there is no such stream; [`Error::Denied`].
     pub async fn direct_get(&self, stream: &str, subject: &str) -> Result<Option<Kept>> {
         const OPERATION: &str = "direct get";
         let api = format!("$JS.API.DIRECT.GET.{stream}.{subject}");
@@ -199,32 +207,85 @@ impl Client {
         operation: &'static str,
         name: &str,
         start: Instant,
-        error: &(dyn std::error::Error + 'static),
+        error: &impl ApiFailure,
     ) -> Error {
-        if let Some((code, message)) = stream_error(error) {
-            return Error::JetStream { operation, subject: name.to_owned(), code, message };
+        let subject = name.to_owned();
+        if let Some(inner) = error.jetstream() {
+            let code = inner.error_code().0;
+            return Error::JetStream { operation, subject, code, message: inner.to_string() };
         }
-        if error.to_string().contains("timed out") || error.to_string().contains("timeout") {
-            return self.late(operation, name, start, self.timeout());
+        match error.lost() {
+            Some(Lost::Late) => self.late(operation, name, start, self.timeout()),
+            Some(Lost::Unavailable) => Error::NoResponders { operation, subject },
+            None => Error::client(operation, name, error),
         }
-        Error::client(operation, name, error)
     }
 }
 
-/// JetStream's "stream name already in use with a different configuration".
-const NAME_IN_USE: u64 = 10058;
+/// Why an API request had no answer.
+#[derive(Clone, Copy)]
+enum Lost {
+    Late,
+    Unavailable,
+}
 
-/// The JetStream error among an error and its sources.
-fn stream_error(error: &(dyn std::error::Error + 'static)) -> Option<(u64, String)> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(inner) = error.downcast_ref::<jetstream::Error>() {
-            let text = inner.to_string();
-            return Some((inner.error_code().0, text));
+/// The client's errors keep what JetStream said in their kinds, each in an enum of its own.
+trait ApiFailure: std::error::Error + Sized + 'static {
+    fn jetstream(&self) -> Option<jetstream::Error>;
+
+    fn lost(&self) -> Option<Lost> {
+        let mut source = Some(self as &(dyn std::error::Error + 'static));
+        while let Some(error) = source {
+            if let Some(request) = error.downcast_ref::<RequestError>() {
+                return lost(request.kind());
+            }
+            source = error.source();
         }
-        next = error.source();
+        None
     }
-    None
+}
+
+fn lost(kind: RequestErrorKind) -> Option<Lost> {
+    match kind {
+        RequestErrorKind::TimedOut => Some(Lost::Late),
+        RequestErrorKind::NoResponders => Some(Lost::Unavailable),
+        _ => None,
+    }
+}
+
+impl ApiFailure for CreateStreamError {
+    fn jetstream(&self) -> Option<jetstream::Error> {
+        match self.kind() {
+            CreateStreamErrorKind::JetStream(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    fn lost(&self) -> Option<Lost> {
+        match self.kind() {
+            CreateStreamErrorKind::TimedOut => Some(Lost::Late),
+            CreateStreamErrorKind::JetStreamUnavailable => Some(Lost::Unavailable),
+            _ => None,
+        }
+    }
+}
+
+impl ApiFailure for GetStreamError {
+    fn jetstream(&self) -> Option<jetstream::Error> {
+        match self.kind() {
+            GetStreamErrorKind::JetStream(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl ApiFailure for ConsumerError {
+    fn jetstream(&self) -> Option<jetstream::Error> {
+        match self.kind() {
+            ConsumerErrorKind::JetStream(error) => Some(error),
+            _ => None,
+        }
+    }
 }
 
 /// The configuration of a stream that is the bucket `name`: one value per key, read directly.
