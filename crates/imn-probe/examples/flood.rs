@@ -43,7 +43,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             }
         }
     }
-    let (elapsed, spent) = (started.elapsed(), cpu() - before);
+    let (elapsed, spent) = (started.elapsed(), cpu().saturating_sub(before));
     rtts.sort_unstable();
     let quantile = |q| imn_metric::percentile(&rtts, q).unwrap_or(0) as f64 / 1e3;
     println!(

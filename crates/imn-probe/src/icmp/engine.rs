@@ -161,15 +161,15 @@ impl Machine {
             round.cancelled = true;
             round.count = round.sent;
             let mut slot = round.first;
-            if slot == NONE {
-                self.emit(index);
-            }
             while slot != NONE {
                 let packet = self.table.packets[slot as usize];
                 if packet.status == Status::InFlight {
                     self.settle(slot, Status::Unknown);
                 }
                 slot = packet.next;
+            }
+            if self.table.rounds[index as usize].phase == Phase::Open {
+                self.emit(index);
             }
         }
     }
