@@ -104,6 +104,36 @@ fn late_duplicate_and_reordered_answers_are_counted() {
 }
 
 #[test]
+fn what_this_host_does_not_send_is_unknown_and_what_it_sends_is_paced() {
+    if !require_root("what_this_host_does_not_send_is_unknown_and_what_it_sends_is_paced") {
+        return;
+    }
+    let lab = Lab::from_toml(CHAIN).unwrap();
+    let (a, b) = (lab.node("a").unwrap(), lab.node("b").unwrap());
+    let target = b.v4().unwrap();
+    let config = Config { calibration: None, ..Config::default() };
+    let engine = a.enter(|| Engine::start(&config).unwrap()).unwrap();
+    // 200 a second to one prefix, of which 20 at once: the last of 60 goes 200 ms late, and the host says so.
+    let (outcome, packets) = finish(&engine, Round { interval: Duration::ZERO, ..stream(target.into(), 60) });
+    assert_eq!(Packet::counts(&packets).received, 60);
+    assert!((195..260).contains(&outcome.lateness.as_millis()), "{outcome:?}");
+
+    // A queue for two packets on the way out of the host.
+    let route = a.program("ip").args(["-o", "route", "get"]).arg(target.to_string()).run_ok(SOON).unwrap();
+    let device = route.split_ascii_whitespace().skip_while(|word| *word != "dev").nth(1).unwrap();
+    let tc = a.program("tc").args(["qdisc", "add", "dev", device, "root", "tbf", "rate", "80kbit"]);
+    tc.args(["burst", "1600", "limit", "200"]).run_ok(SOON).unwrap();
+    let engine = start(a, SocketKind::Raw);
+    let before = lab.stats("a", "r").unwrap().class(Class::IcmpEchoRequest).received;
+    let round = Round { interval: Duration::ZERO, timeout: SOON / 4, ..stream(target.into(), 200) };
+    let (_, packets) = finish(&engine, round);
+    let counts = Packet::counts(&packets);
+    let left = lab.stats("a", "r").unwrap().class(Class::IcmpEchoRequest).received - before;
+    assert_eq!((counts.received, counts.lost(), counts.unknown), (left, 0, 200 - left));
+    assert!(left > 0 && counts.unknown > 100, "{counts:?}");
+}
+
+#[test]
 fn errors_name_the_hop_that_sent_them() {
     if !require_root("errors_name_the_hop_that_sent_them") {
         return;

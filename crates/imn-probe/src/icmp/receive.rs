@@ -11,7 +11,7 @@ use super::packet::{Cookie, Family, HEADER, Message, Quoted, parse, parse_quoted
 use super::table::{Phase, Status, Watch};
 
 /// Calls of `recvmmsg` per socket before others get their turn.
-const CALLS: usize = 64;
+const CALLS: usize = 1024;
 
 impl Machine {
     /// Reads all sockets empty: transmit timestamps first, then answers.
@@ -31,6 +31,7 @@ impl Machine {
                 break;
             }
             let now = self.clock.now();
+            self.sockets[at].check_overflow(now.mono);
             for index in 0..count {
                 self.answer(at, &batch, index, now.mono);
             }
@@ -42,11 +43,8 @@ impl Machine {
     }
 
     fn answer(&mut self, at: usize, batch: &RecvBatch, index: usize, now: u64) {
-        let socket = &mut self.sockets[at];
+        let socket = &self.sockets[at];
         let mut control = batch.control(index);
-        if let Some(drops) = control.drops {
-            socket.overflow.observe_queued(drops, now);
-        }
         let (mut bytes, truncated) = batch.data(index);
         if socket.raw && socket.family == Family::V4 {
             let Some((ttl, message)) = split_ipv4(bytes) else { return };
@@ -106,8 +104,7 @@ impl Machine {
             Status::Unreachable => round.phase == Phase::Open,
             _ => false,
         };
-        let first = open || !(packet.status == Status::Received || packet.late);
-        if !first {
+        if packet.status == Status::Received || packet.late {
             round.duplicates += 1;
             self.report.stats.duplicates += 1;
             self.event(slot, EventKind::Duplicate);

@@ -85,7 +85,9 @@ impl IcmpSocket {
 
     /// Asks the kernel whether it has dropped packets since the last question.
     pub(crate) fn check_overflow(&mut self, now: u64) {
-        if let Ok(drops) = receive_drops(&self.socket) {
+        if now > self.overflow.checked_at
+            && let Ok(drops) = receive_drops(&self.socket)
+        {
             self.overflow.observe(drops, now);
         }
     }
@@ -118,7 +120,6 @@ fn configure(socket: &Socket, family: Family, raw: bool, buffer: usize, id: u16)
         socket.set_recv_buffer_size(buffer)?;
     }
     socket.set_send_buffer_size(buffer)?;
-    set_option(socket, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)?;
     match family {
         Family::V4 => {
             // Without it, raw sockets hide ENOBUFS, and ping sockets hide ICMP errors.
@@ -164,13 +165,11 @@ fn configure(socket: &Socket, family: Family, raw: bool, buffer: usize, id: u16)
 pub(crate) struct Stamps {
     ring: Box<[(u32, u32)]>,
     next: u32,
-    /// False when the kernel offers no timestamps for this socket.
-    pub offered: bool,
 }
 
 impl Stamps {
     fn start(socket: &Socket) -> Self {
-        let mut stamps = Self { ring: vec![(u32::MAX, 0); STAMPS].into(), next: 0, offered: false };
+        let mut stamps = Self { ring: vec![(u32::MAX, 0); STAMPS].into(), next: 0 };
         stamps.restart(socket);
         stamps
     }
@@ -179,7 +178,8 @@ impl Stamps {
     /// knows. Stamps still to come for earlier packets then carry numbers that are out of range.
     pub(crate) fn restart(&mut self, socket: &Socket) {
         let set = |flags: u32| set_option(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPING, flags);
-        self.offered = set(STAMPING).and_then(|()| set(STAMPING | libc::SOF_TIMESTAMPING_OPT_ID)).is_ok();
+        // A kernel that refuses gives no stamps, and the samples say so.
+        let _ = set(STAMPING).and_then(|()| set(STAMPING | libc::SOF_TIMESTAMPING_OPT_ID));
         self.next = 0;
         self.ring.fill((u32::MAX, 0));
     }
@@ -225,13 +225,6 @@ impl Overflow {
         self.checked_at = now;
     }
 
-    /// Takes a count that came with a packet: it was true when that was queued, so it moves no check forward.
-    pub(crate) fn observe_queued(&mut self, drops: u32, now: u64) {
-        if drops.wrapping_sub(self.drops) as i32 > 0 {
-            self.observe(drops, now);
-        }
-    }
-
     /// Packets dropped so far.
     pub(crate) fn drops(&self) -> u32 {
         self.drops
@@ -256,8 +249,6 @@ mod tests {
         assert!(overflow.touches(150, 400));
         assert!(!overflow.touches(10, 90));
         overflow.observe(3, 300);
-        assert!(!overflow.touches(201, 400));
-        overflow.observe_queued(2, 350);
         assert!(!overflow.touches(201, 400));
         for n in 0..200 {
             overflow.observe(3 + n, 1000 + u64::from(n) * 100);

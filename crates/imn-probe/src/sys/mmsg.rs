@@ -214,8 +214,6 @@ pub(crate) struct Control {
     pub stamp: Option<u64>,
     /// TTL or hop limit.
     pub ttl: Option<u8>,
-    /// Drops of the socket's receive queue so far, when there were any.
-    pub drops: Option<u32>,
     /// For messages from the error queue.
     pub error: Option<ExtendedError>,
 }
@@ -353,7 +351,6 @@ fn decode(control: &mut Control, level: i32, name: i32, payload: &[u8]) {
                 control.stamp = (stamp != 0).then_some(stamp);
             }
         }
-        (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => control.drops = integer(payload, 0),
         (libc::IPPROTO_IP, libc::IP_TTL) | (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT) => {
             control.ttl = integer::<i32>(payload, 0).map(|ttl| ttl as u8);
         }

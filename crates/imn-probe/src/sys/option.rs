@@ -20,7 +20,8 @@ pub(crate) fn attach_filter(fd: &impl AsFd, program: &[libc::sock_filter]) -> io
     set_raw(fd, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
 }
 
-/// Packets that the socket's full receive queue has made the kernel drop since the socket was opened.
+/// Packets that the socket's full receive queue has made the kernel drop since the socket was opened: the count that
+/// `SO_RXQ_OVFL` attaches to the next packet, but to be had without one.
 pub(crate) fn receive_drops(fd: &impl AsFd) -> io::Result<u32> {
     const DROPS: usize = 8;
     let mut info = [0_u32; DROPS + 1];
