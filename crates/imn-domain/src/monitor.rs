@@ -83,50 +83,47 @@ impl Monitor {
     /// Takes in that time has passed; the transition that follows from that alone, if any.
     pub fn tick(&mut self, now_us: i64) -> Option<Transition> {
         let silent = now_us.saturating_sub(self.since_us);
-        match self.state {
+        let (to, reason) = match self.state {
             MonitoringState::Unknown if silent >= UNRESPONSIVE_AFTER_US => {
-                self.to(MonitoringState::Unresponsive, "no answer in 15 minutes since it was added", now_us)
+                (MonitoringState::Unresponsive, "no answer in 15 minutes since it was added")
             }
             MonitoringState::Down if silent >= EXCLUDED_AFTER_US => {
-                self.to(MonitoringState::Excluded, "down for 24 hours; needs review", now_us)
+                (MonitoringState::Excluded, "down for 24 hours; needs review")
             }
-            _ => None,
-        }
+            _ => return None,
+        };
+        Some(self.enter(to, reason.to_owned(), now_us))
     }
 
     fn decide(&mut self, finding: Finding, now_us: i64) -> Option<Transition> {
         use MonitoringState::{Active, Degraded, Down, Excluded, Inactive, Standby, Unknown, Unresponsive};
         let reachable = finding.consensus == Consensus::Reachable;
+        let split = finding.consensus == Consensus::Degraded;
         let bad = self.bad.count_ones();
-        let window = u32::from(self.seen);
-        match self.state {
-            Unknown | Unresponsive if reachable => self.to(Active, "reachable by most agents", now_us),
-            Unknown | Unresponsive if finding.consensus == Consensus::Degraded => {
-                self.to(Degraded, "reachable by some agents only", now_us)
-            }
+        let window = self.seen;
+        let (to, reason) = match self.state {
+            Unknown | Unresponsive if reachable => (Active, "reachable by most agents".to_owned()),
+            Unknown | Unresponsive if split => (Degraded, "reachable by some agents only".to_owned()),
             Active | Degraded if u32::from(self.missed) >= DOWN => {
-                self.to(Down, format!("no agent reached it in {DOWN} rounds"), now_us)
+                (Down, format!("no agent reached it in {DOWN} rounds"))
             }
-            Active if bad >= BAD => {
-                self.to(Degraded, format!("loss or split findings in {bad} of {window} rounds"), now_us)
-            }
+            Active if bad >= BAD => (Degraded, format!("loss or split findings in {bad} of {window} rounds")),
             Degraded if reachable && bad < BAD && self.bad & 1 == 0 => {
-                self.to(Active, format!("clean again: {bad} of {window} rounds bad"), now_us)
+                (Active, format!("clean again: {bad} of {window} rounds bad"))
             }
-            Down | Excluded if reachable => self.to(Active, "reachable again by most agents", now_us),
-            Down | Excluded if finding.consensus == Consensus::Degraded => {
-                self.to(Degraded, "reachable again by some agents", now_us)
-            }
-            Unknown | Active | Degraded | Down | Excluded | Unresponsive | Standby | Inactive => None,
-        }
+            Down | Excluded if reachable => (Active, "reachable again by most agents".to_owned()),
+            Down | Excluded if split => (Degraded, "reachable again by some agents".to_owned()),
+            Unknown | Active | Degraded | Down | Excluded | Unresponsive | Standby | Inactive => return None,
+        };
+        Some(self.enter(to, reason, now_us))
     }
 
-    fn to(&mut self, to: MonitoringState, reason: impl Into<String>, now_us: i64) -> Option<Transition> {
+    fn enter(&mut self, to: MonitoringState, reason: String, now_us: i64) -> Transition {
         let from = self.state;
         // Rounds from before a recovery say nothing about the time after it.
         let recovered = to == MonitoringState::Active && from != MonitoringState::Degraded;
         let (bad, seen) = if recovered { (0, 0) } else { (self.bad, self.seen) };
         *self = Self { state: to, since_us: now_us, bad, seen, missed: self.missed };
-        Some(Transition { from, to, reason: reason.into() })
+        Transition { from, to, reason }
     }
 }

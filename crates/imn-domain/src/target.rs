@@ -1,8 +1,5 @@
 //! Targets of continuous measurement.
 
-mod address;
-mod new;
-
 use std::collections::BTreeMap;
 
 use imn_contract::TargetId;
