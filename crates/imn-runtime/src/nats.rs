@@ -6,11 +6,13 @@ mod stream;
 
 use std::{
     path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use async_nats::{
-    ConnectOptions, HeaderMap, Message as Raw, ServerAddr, Subscriber, client::RequestErrorKind, jetstream,
+    ConnectOptions, HeaderMap, Message as Raw, ServerAddr, Subscriber, client::RequestErrorKind,
+    connection::State, jetstream,
 };
 use bytes::Bytes;
 use imn_contract::{Encoding, Fault, Message, encode, header};
@@ -83,6 +85,8 @@ pub struct Client {
     inner: async_nats::Client,
     events: Events,
     timeout: Duration,
+    inbox_prefix: Arc<str>,
+    since: Instant,
 }
 
 impl Client {
@@ -127,7 +131,13 @@ impl Client {
             options = options.user_and_password(user.to_owned(), password.to_owned());
         }
         let inner = options.connect(servers).await.map_err(|error| unfit(error.to_string()))?;
-        Ok(Self { inner, events, timeout: config.timeout })
+        Ok(Self {
+            inner,
+            events,
+            timeout: config.timeout,
+            inbox_prefix: config.inbox_prefix.as_str().into(),
+            since: Instant::now(),
+        })
     }
 
     /// The client below, for what this one does not offer.
@@ -138,6 +148,11 @@ impl Client {
     /// What the connection says on its own.
     pub fn events(&self) -> &Events {
         &self.events
+    }
+
+    /// Whether the connection is up at this moment.
+    pub fn is_connected(&self) -> bool {
+        self.inner.connection_state() == State::Connected
     }
 
     /// How long an answer is waited for unless a call says otherwise.
@@ -350,13 +365,16 @@ impl Client {
         }
     }
 
-    /// No answer came: because of a refusal of the inbox or of something else since `start`, or just so.
+    /// No answer came: because its inbox was refused, at whatever time, or the subject since `start`, or just so.
     fn late(&self, operation: &'static str, subject: &str, start: Instant, after: Duration) -> Error {
-        let inbox = |v: &Violation| {
-            v.subject.as_deref().is_none_or(|s| s.contains("INBOX") || s == subject || s.starts_with('$'))
-        };
+        let prefix = &*self.inbox_prefix;
+        let inbox = |v: &Violation| v.subject.as_deref().is_some_and(|s| s.starts_with(prefix));
+        let refusal = self
+            .events
+            .violation_since(start, |v| v.subject.as_deref().is_none_or(|on| on == subject))
+            .or_else(|| self.events.violation_since(self.since, inbox));
         let subject = subject.to_owned();
-        match self.events.violation_since(start, inbox) {
+        match refusal {
             Some(violation) => Error::Denied { operation, subject, violation },
             None => Error::Timeout { operation, subject, after },
         }

@@ -7,7 +7,7 @@ use std::{
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     process::Stdio,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -131,8 +131,10 @@ pub struct Status {
 pub struct NatsServer {
     ports: Ports,
     status: watch::Receiver<Status>,
-    shutdown: Shutdown,
+    // Before the signal, whose loss would ask the task to stop the server: a drop aborts the task first.
     tasks: Tasks,
+    shutdown: Shutdown,
+    deadline: Arc<OnceLock<Duration>>,
 }
 
 impl NatsServer {
@@ -148,7 +150,8 @@ impl NatsServer {
             url: ports.url(),
             credentials: authority.issue(&Role::Server, Some(Duration::from_hours(1)))?.text(),
         };
-        let mut runner = Runner { place: Arc::new(place) };
+        let deadline = Arc::new(OnceLock::new());
+        let runner = Runner { place, deadline: Arc::clone(&deadline) };
         let running = match runner.adopt(&readiness).await? {
             Some(running) => running,
             None => runner.launch(Some(&readiness)).await?,
@@ -159,7 +162,7 @@ impl NatsServer {
         let stop = shutdown.stop();
         let mut tasks = Tasks::new();
         tasks.spawn("nats-server", async move { runner.supervise(running, sender, stop).await });
-        Ok(Self { ports, status, shutdown, tasks })
+        Ok(Self { ports, status, tasks, shutdown, deadline })
     }
 
     /// Where clients connect: `nats://127.0.0.1:PORT`.
@@ -184,9 +187,11 @@ impl NatsServer {
 
     /// Stops the server: SIGTERM, and past `deadline` SIGKILL. Its clients should have drained.
     pub async fn stop(self, deadline: Duration) {
+        // It is set once, here.
+        let _ = self.deadline.set(deadline);
         self.shutdown.request();
-        // The task itself terminates within STOP_WITHIN; the rest is for a kernel that is slow to reap.
-        self.tasks.drain(deadline.min(STOP_WITHIN) + Duration::from_secs(5)).await;
+        // The task keeps the deadline by itself; the rest is for a kernel that is slow to end a process.
+        self.tasks.drain(deadline + Duration::from_secs(5)).await;
     }
 }
 
@@ -216,7 +221,9 @@ impl Running {
 }
 
 struct Runner {
-    place: Arc<Place>,
+    place: Place,
+    /// How long an orderly stop may take, set when it is asked for.
+    deadline: Arc<OnceLock<Duration>>,
 }
 
 impl Runner {
@@ -323,7 +330,7 @@ impl Runner {
     }
 
     async fn supervise(
-        &mut self,
+        &self,
         mut running: Running,
         status: watch::Sender<Status>,
         stop: Stop,
@@ -334,7 +341,8 @@ impl Runner {
                 biased;
                 () = stop.requested() => {
                     running.identity.signal(Signal::SIGTERM).map_err(process_error("stop"))?;
-                    if tokio::time::timeout(STOP_WITHIN, running.ended()).await.is_err() {
+                    let deadline = self.deadline.get().copied().unwrap_or(STOP_WITHIN);
+                    if tokio::time::timeout(deadline, running.ended()).await.is_err() {
                         tracing::warn!(pid = running.identity.pid, "nats-server killed at the deadline");
                         running.identity.signal(Signal::SIGKILL).map_err(process_error("kill"))?;
                         running.ended().await?;

@@ -132,6 +132,9 @@ pub fn usage(pid: u32) -> Option<Usage> {
 
 /// Has the kernel send SIGTERM to this process when its parent dies, however that dies.
 ///
+/// To the kernel the parent is the thread that started this process: it must live as long as its process, as those
+/// of tokio's scheduler do and those of its blocking pool do not.
+///
 /// `parent` is the pid that started it: when that has died already, before this call, the error says so and the
 /// process should end.
 ///

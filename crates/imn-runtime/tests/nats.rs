@@ -103,47 +103,16 @@ async fn a_refusal_is_told_at_once_in_the_server_s_words() {
     assert_eq!(violation.subject.as_deref(), Some("secret"));
     assert_eq!(client.events().last_violation(), Some(violation));
 
-    // An inbox prefix that is not one's own.
+    // An inbox prefix that is not one's own: told at each request, not only at the first.
     let wrong = Client::connect(&Config::new(&url, "other")).await.unwrap();
     assert!(wrong.events().wait_connected(WAIT).await);
     let denied = wrong.round_trip(WAIT).await.unwrap_err();
     assert!(matches!(denied, Error::Denied { .. }), "{denied}");
-}
-
-#[tokio::test]
-async fn a_server_that_is_down_is_waited_for_and_come_back_to() {
-    let mut server = NatsServer::start().unwrap();
-    server.stop().unwrap();
-    let client = Client::connect(&Config::new(server.url(), "early")).await.unwrap();
-    assert!(!client.events().is_connected());
-    let mut config = Config::new(server.url(), "full");
-    config.timeout = Duration::from_millis(100);
-    let full = Client::connect(&config).await.unwrap();
-    let overflow = async {
-        loop {
-            if let Err(error) = full.publish("s", &has("j")).await {
-                break error;
-            }
-        }
-    };
-    let overflow = tokio::time::timeout(WAIT, overflow).await.unwrap();
-    assert!(matches!(overflow, Error::Timeout { .. }), "{overflow}");
-
-    server.restart().unwrap();
-    assert!(client.events().wait_connected(WAIT).await);
-    let mut messages = client.subscribe("s").await.unwrap();
-    client.round_trip(WAIT).await.unwrap();
-
-    let mut up = client.events().connected();
-    server.kill9();
-    tokio::time::timeout(WAIT, up.wait_for(|up| !up)).await.unwrap().unwrap();
-    server.restart().unwrap();
-    tokio::time::timeout(WAIT, up.wait_for(|up| *up)).await.unwrap().unwrap();
-    // Subscriptions are there again.
-    client.publish("s", &has("j")).await.unwrap();
-    tokio::time::timeout(WAIT, messages.next()).await.unwrap().unwrap();
-    let counts = client.events().counts();
-    assert_eq!((counts.connects, counts.disconnects), (2, 1));
+    for _ in 0..2 {
+        let after = Duration::from_millis(100);
+        let denied = wrong.request_bytes("open", Bytes::new(), HeaderMap::new(), after).await.unwrap_err();
+        assert!(denied.to_string().contains("Subscription to \"_INBOX_other."), "{denied}");
+    }
 }
 
 #[tokio::test]
@@ -209,4 +178,25 @@ async fn unreadable_credentials_are_an_error_and_a_bad_url_too() {
         let error = Client::connect(&Config::new(url, "x")).await.map(drop);
         assert!(matches!(error, Err(Error::Connect { .. })), "{url:?}: {error:?}");
     }
+}
+
+#[tokio::test]
+async fn a_flood_is_counted_and_does_not_hide_the_state_of_the_connection() {
+    let mut server = NatsServer::start().unwrap();
+    let (source, sink) = (connect(&server, "source").await, connect(&server, "sink").await);
+    let mut flooded = sink.subscribe("flood").await.unwrap();
+    sink.round_trip(WAIT).await.unwrap();
+    for _ in 0..40_000 {
+        source.publish_bytes("flood", Bytes::new(), HeaderMap::new()).await.unwrap();
+    }
+    source.round_trip(WAIT).await.unwrap();
+    let mut up = sink.events().connected();
+    server.kill9();
+    tokio::time::timeout(WAIT, up.wait_for(|up| !up)).await.unwrap().unwrap();
+    assert!(sink.events().counts().dropped > 0);
+    let mut kept = 0;
+    while let Ok(Some(_)) = tokio::time::timeout(Duration::from_millis(100), flooded.next()).await {
+        kept += 1;
+    }
+    assert!((1_000..40_000).contains(&kept), "{kept}");
 }

@@ -141,15 +141,23 @@ impl Events {
     pub(super) fn record(&self, event: Event) {
         let shared = &self.shared;
         let name = &shared.name;
+        // The client drops events while 128 are waiting, so a change is read from whatever comes next, too: only a
+        // connection has slow consumers and servers that speak, and only attempts to connect fail in the client.
+        let up = match &event {
+            Event::Connected | Event::SlowConsumer(_) | Event::ServerError(_) => Some(true),
+            Event::Disconnected | Event::Closed | Event::ClientError(_) => Some(false),
+            Event::LameDuckMode | Event::Draining => None,
+        };
+        if let Some(up) = up {
+            shared.connected.send_if_modified(|now| std::mem::replace(now, up) != up);
+        }
         match event {
             Event::Connected => {
                 shared.connects.fetch_add(1, Relaxed);
-                shared.connected.send_replace(true);
                 tracing::info!(connection = name, "nats connected");
             }
             Event::Disconnected | Event::Closed => {
                 shared.disconnects.fetch_add(1, Relaxed);
-                shared.connected.send_replace(false);
                 tracing::warn!(connection = name, "nats connection lost");
             }
             Event::SlowConsumer(subscription) => {

@@ -46,7 +46,7 @@ impl Metrics {
 
     /// Registers what a NATS connection counts, as `imn_nats_*`.
     pub fn watch_nats(&self, client: &nats::Client) {
-        let connection = Connection { events: client.events().clone(), client: client.inner().clone() };
+        let connection = Connection { client: client.clone() };
         self.lock().register_collector(Box::new(connection));
     }
 
@@ -104,17 +104,16 @@ impl Collector for Process {
 
 #[derive(Debug)]
 struct Connection {
-    events: nats::Events,
-    client: async_nats::Client,
+    client: nats::Client,
 }
 
 impl Collector for Connection {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
         use std::sync::atomic::Ordering::Relaxed;
         let encoder = &mut encoder;
-        let counts = self.events.counts();
-        let statistics = self.client.statistics();
-        let up = f64::from(u8::from(self.events.is_connected()));
+        let counts = self.client.events().counts();
+        let statistics = self.client.inner().statistics();
+        let up = f64::from(u8::from(self.client.is_connected()));
         gauge(encoder, "imn_nats_connected", "Whether the connection is up", up)?;
         counter(encoder, "imn_nats_connects", "Times that the connection came up", counts.connects)?;
         counter(encoder, "imn_nats_disconnects", "Times that it went down", counts.disconnects)?;
