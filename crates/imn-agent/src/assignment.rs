@@ -1,0 +1,316 @@
+//! Standing work: read from the server's bucket, kept on disk, split among instances.
+
+mod split;
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use imn_contract::{
+    AgentId, Encoding, InstanceId, ModuleType, decode,
+    latest::{Assignment, AssignmentFile, AssignmentMark, AssignmentMeta, AssignmentShard},
+    stream,
+};
+use imn_runtime::{
+    file,
+    nats::{self, Client},
+    task::Stop,
+};
+use tokio::sync::Notify;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::{Config, roster::Roster, supervise::Supervisor};
+
+/// How often the server's bucket is looked at without being poked.
+const RESYNC: Duration = Duration::from_secs(30);
+/// How often a shard that does not fit its hash is asked for again: it is being written.
+const SETTLE_TRIES: u32 = 5;
+const SETTLE_PAUSE: Duration = Duration::from_millis(100);
+
+/// What is in force.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct InForce {
+    pub(crate) mark: AssignmentMark,
+    pub(crate) targets: u64,
+}
+
+/// Keeps the files of standing work as the server wants them.
+#[derive(Debug)]
+pub(crate) struct Assignments {
+    agent: AgentId,
+    cache: PathBuf,
+    config: Config,
+    client: Client,
+    roster: Arc<Roster>,
+    poke: Notify,
+    in_force: Mutex<InForce>,
+}
+
+/// Why the assignments could not be read.
+#[derive(Debug, thiserror::Error)]
+enum SyncError {
+    #[error("read assignments: {0}")]
+    Nats(#[from] nats::Error),
+    #[error("read assignments: {0}")]
+    Decode(#[from] imn_contract::DecodeError),
+    #[error("keep assignments: {0}")]
+    File(#[from] file::Error),
+    #[error("read assignments: shard {shard} is not the one that the list names; it is being changed")]
+    Unsettled { shard: usize },
+}
+
+/// What the reconciler holds: the list in force and the packed shards it names.
+#[derive(Debug, Default)]
+struct Held {
+    meta: Option<AssignmentMeta>,
+    shards: BTreeMap<usize, Vec<Assignment>>,
+    files: BTreeMap<InstanceId, Written>,
+}
+
+/// What a file of an instance holds.
+#[derive(Debug)]
+struct Written {
+    generation: u64,
+    hash: u64,
+    assignments: usize,
+}
+
+impl Assignments {
+    pub(crate) fn new(config: &Config, client: Client, roster: Arc<Roster>) -> Result<Self, file::Error> {
+        let cache = config.state_dir.join("assignments").join("cache");
+        file::create_private_dir(&cache)?;
+        Ok(Self {
+            agent: config.id.clone(),
+            cache,
+            config: config.clone(),
+            client,
+            roster,
+            poke: Notify::new(),
+            in_force: Mutex::default(),
+        })
+    }
+
+    /// Looks at the bucket soon.
+    pub(crate) fn poke(&self) {
+        self.poke.notify_one();
+    }
+
+    /// What is in force.
+    pub(crate) fn in_force(&self) -> InForce {
+        self.in_force.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reconciles until the end. What is cached comes first, so that standing work needs neither server nor NATS.
+    pub(crate) async fn run(self: Arc<Self>, supervisor: Arc<Supervisor>, stop: Stop) {
+        let mut held = self.restore();
+        if let Some(meta) = &held.meta {
+            supervisor.set_partitions(meta.partitions);
+        }
+        self.distribute(&mut held);
+        let mut connected = self.client.events().connected();
+        let mut members = self.roster.standing();
+        let mut roster = self.roster.changes();
+        let mut synced = tokio::time::Instant::now();
+        let mut due = true;
+        loop {
+            if due && *connected.borrow_and_update() {
+                match self.sync(&mut held).await {
+                    Ok(changed) => {
+                        if changed {
+                            if let Some(meta) = &held.meta {
+                                supervisor.set_partitions(meta.partitions);
+                            }
+                            self.distribute(&mut held);
+                        }
+                    }
+                    Err(error) => tracing::warn!(%error, "assignments stay as they are"),
+                }
+                synced = tokio::time::Instant::now();
+            }
+            due = tokio::select! {
+                () = stop.requested() => return,
+                () = self.poke.notified() => true,
+                () = tokio::time::sleep_until(synced + RESYNC) => { synced = tokio::time::Instant::now(); true }
+                Ok(()) = connected.changed() => *connected.borrow(),
+                Ok(()) = roster.changed() => {
+                    let now = self.roster.standing();
+                    if now != members {
+                        members = now;
+                        self.distribute(&mut held);
+                    }
+                    false
+                }
+            };
+        }
+    }
+
+    /// Reads the list and those shards that differ. Tells whether anything does.
+    async fn sync(&self, held: &mut Held) -> Result<bool, SyncError> {
+        let mut tries = 0;
+        loop {
+            match self.sync_once(held).await {
+                Err(SyncError::Unsettled { .. }) if tries < SETTLE_TRIES => {
+                    tries += 1;
+                    tokio::time::sleep(SETTLE_PAUSE * tries).await;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    async fn sync_once(&self, held: &mut Held) -> Result<bool, SyncError> {
+        let Some(packed) = self.key(&stream::meta_key(&self.agent)).await? else { return Ok(false) };
+        let meta: AssignmentMeta = decode(&packed, Encoding::Json)?;
+        if held.meta.as_ref() == Some(&meta) {
+            return Ok(false);
+        }
+        let before = held.meta.as_ref().map(|meta| meta.shards.as_slice()).unwrap_or_default();
+        let mut fresh: BTreeMap<usize, Vec<Assignment>> = BTreeMap::new();
+        let mut read = 0usize;
+        for (shard, hash) in meta.shards.iter().enumerate() {
+            if before.get(shard) == Some(hash) && (hash.is_empty() || held.shards.contains_key(&shard)) {
+                continue;
+            }
+            if hash.is_empty() {
+                fresh.insert(shard, Vec::new());
+                continue;
+            }
+            let key = stream::shard_key(&self.agent, shard as u32);
+            let packed = self.key(&key).await?.unwrap_or_default();
+            if AssignmentShard::hash(&packed) != *hash {
+                return Err(SyncError::Unsettled { shard });
+            }
+            let unpacked = AssignmentShard::unpack(&packed)?;
+            file::write_atomic(&self.shard_path(shard), &packed)?;
+            fresh.insert(shard, unpacked.assignments);
+            read += 1;
+        }
+        // The list is kept after the shards that it names, as the server writes it.
+        file::write_atomic(&self.cache.join("meta.json"), &packed)?;
+        for shard in held.shards.split_off(&meta.shards.len()).into_keys() {
+            // Left over from a larger list; a file that stays is never named again.
+            let _ = std::fs::remove_file(self.shard_path(shard));
+        }
+        held.shards.extend(fresh);
+        tracing::info!(generation = meta.generation, shards = meta.shards.len(), read, "assignments read");
+        held.meta = Some(meta);
+        Ok(true)
+    }
+
+    async fn key(&self, key: &str) -> Result<Option<bytes::Bytes>, SyncError> {
+        let subject = stream::kv_subject(stream::ASSIGNMENTS_BUCKET, key);
+        match self.client.direct_get(stream::ASSIGNMENTS, &subject).await {
+            Ok(kept) => Ok(kept.map(|kept| kept.payload)),
+            // The bucket is made by the server, which may never have been there.
+            Err(nats::Error::NoResponders { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What was read last, from disk. A shard that is unreadable counts as one that has to be read.
+    fn restore(&self) -> Held {
+        let mut held = Held::default();
+        let Ok(bytes) = std::fs::read(self.cache.join("meta.json")) else { return held };
+        let mut meta: AssignmentMeta = match decode(&bytes, Encoding::Json) {
+            Ok(meta) => meta,
+            Err(error) => {
+                tracing::warn!(%error, "cached assignments unreadable");
+                return held;
+            }
+        };
+        for (shard, hash) in meta.shards.iter_mut().enumerate() {
+            if hash.is_empty() {
+                held.shards.insert(shard, Vec::new());
+                continue;
+            }
+            let packed = std::fs::read(self.shard_path(shard)).unwrap_or_default();
+            match AssignmentShard::unpack(&packed) {
+                Ok(unpacked) if AssignmentShard::hash(&packed) == *hash => {
+                    held.shards.insert(shard, unpacked.assignments);
+                }
+                _ => {
+                    tracing::warn!(shard, "cached shard unreadable");
+                    "unknown".clone_into(hash);
+                }
+            }
+        }
+        held.meta = Some(meta);
+        held
+    }
+
+    fn shard_path(&self, shard: usize) -> PathBuf {
+        self.cache.join(format!("{shard}.shard"))
+    }
+
+    /// Writes the files of all instances of standing work that differ from what they should be. Those that lose
+    /// targets are written first, so that a target is with two instances as briefly as can be.
+    fn distribute(&self, held: &mut Held) {
+        let members = self.roster.standing();
+        let mut by_type: BTreeMap<&ModuleType, Vec<&Assignment>> = BTreeMap::new();
+        for assignment in held.shards.values().flatten() {
+            by_type.entry(&assignment.kind).or_default().push(assignment);
+        }
+        let targets: u64 = held.shards.values().map(|shard| shard.len() as u64).sum();
+        let mut files: Vec<(i64, InstanceId, Vec<Assignment>)> = Vec::new();
+        for (kind, instances) in &members {
+            let work = by_type.get(kind).map(Vec::as_slice).unwrap_or_default();
+            for (instance, share) in split::split(work, instances) {
+                if !held.files.contains_key(instance)
+                    && let Some(known) = self.written(instance)
+                {
+                    held.files.insert(instance.clone(), known);
+                }
+                let before = held.files.get(instance).map_or(0, |known| known.assignments);
+                let gain = share.len() as i64 - before as i64;
+                files.push((gain, instance.clone(), share.into_iter().cloned().collect()));
+            }
+        }
+        files.sort_by_key(|(gain, ..)| *gain);
+        for (_, instance, share) in files {
+            if let Err(error) = self.write(&mut held.files, &instance, share) {
+                tracing::error!(%instance, %error, "standing work cannot be handed over");
+            }
+        }
+        let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
+        in_force.targets = targets;
+        in_force.mark = held.meta.as_ref().map(mark).unwrap_or_default();
+    }
+
+    fn write(
+        &self,
+        files: &mut BTreeMap<InstanceId, Written>,
+        instance: &InstanceId,
+        mut share: Vec<Assignment>,
+    ) -> Result<(), file::Error> {
+        share.sort_by(|a, b| (&a.target, &a.kind).cmp(&(&b.target, &b.kind)));
+        let hash = xxh3_64(&serde_json::to_vec(&share).unwrap_or_default());
+        let path = Supervisor::assignment_path(&self.config, instance);
+        let generation = match files.get(instance) {
+            Some(known) if known.hash == hash => return Ok(()),
+            Some(known) => known.generation + 1,
+            None => 1,
+        };
+        let count = share.len();
+        let content = AssignmentFile { v: 1, generation, instance: instance.clone(), assignments: share };
+        file::write_atomic(&path, &serde_json::to_vec(&content).unwrap_or_default())?;
+        tracing::info!(%instance, generation, assignments = count, "standing work handed over");
+        files.insert(instance.clone(), Written { generation, hash, assignments: count });
+        Ok(())
+    }
+
+    /// What the file of an instance holds, as the agent before has written it.
+    fn written(&self, instance: &InstanceId) -> Option<Written> {
+        let text = file::read_optional(&Supervisor::assignment_path(&self.config, instance)).ok()??;
+        let content: AssignmentFile = serde_json::from_str(&text).ok()?;
+        let hash = xxh3_64(&serde_json::to_vec(&content.assignments).unwrap_or_default());
+        Some(Written { generation: content.generation, hash, assignments: content.assignments.len() })
+    }
+}
+
+fn mark(meta: &AssignmentMeta) -> AssignmentMark {
+    let hash = format!("{:016x}", xxh3_64(meta.shards.join(",").as_bytes()));
+    AssignmentMark { generation: meta.generation, hash }
+}

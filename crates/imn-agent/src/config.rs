@@ -1,0 +1,192 @@
+//! What an agent is told when it starts.
+
+use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use imn_contract::{AgentId, InstanceId, ModuleType};
+use imn_runtime::nats;
+use serde_json::{Map, Value};
+
+/// Names and places of an agent, as its heartbeats carry them: they are its registration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// Name for people.
+    pub name: Option<String>,
+    /// Coarse place, such as `eu`.
+    pub region: Option<String>,
+    /// Fine place, such as `London`.
+    pub location: Option<String>,
+    /// Whose network or cloud it is in.
+    pub provider: Option<String>,
+    /// Free tags.
+    pub tags: BTreeMap<String, String>,
+}
+
+/// A module that is part of the program: started as `PROGRAM module TYPE`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BuiltIn {
+    /// Its type.
+    pub kind: ModuleType,
+    /// Processes of it, at least 1.
+    pub instances: u32,
+    /// Whether it takes standing assignments.
+    pub standing: bool,
+    /// Jobs that each process does at once; absent: the module's own default.
+    pub slots: Option<u32>,
+    /// Configuration of the module.
+    pub config: Map<String, Value>,
+}
+
+impl BuiltIn {
+    /// One process of this type, with the module's own number of slots.
+    pub fn new(kind: ModuleType, standing: bool) -> Self {
+        Self { kind, instances: 1, standing, slots: None, config: Map::new() }
+    }
+
+    /// The modules of the program as it is shipped: `icmp`, `tcp`, `echo`, `faulty`, `heartbeat`, one process each.
+    pub fn all() -> Vec<Self> {
+        [("icmp", true), ("tcp", true), ("echo", false), ("faulty", false), ("heartbeat", false)]
+            .into_iter()
+            .filter_map(|(name, standing)| Some(Self::new(ModuleType::new(name).ok()?, standing)))
+            .collect()
+    }
+}
+
+/// When a module that ended is started again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restart {
+    /// Pause after the first exit; doubles with each further one.
+    pub first: Duration,
+    /// The longest pause.
+    pub last: Duration,
+    /// Exits within [`Restart::window`] that quarantine the instance, at least 1.
+    pub exits: u32,
+    /// How long an exit counts; a run of this length also resets the pause.
+    pub window: Duration,
+    /// How long a quarantine lasts.
+    pub quarantine: Duration,
+}
+
+impl Default for Restart {
+    /// 0.2 s to 30 s; five exits within a minute quarantine for five minutes.
+    fn default() -> Self {
+        Self {
+            first: Duration::from_millis(200),
+            last: Duration::from_secs(30),
+            exits: 5,
+            window: Duration::from_mins(1),
+            quarantine: Duration::from_mins(5),
+        }
+    }
+}
+
+type Lookup = dyn Fn(&ModuleType, &InstanceId) -> Option<String> + Send + Sync;
+
+/// Where the credentials of module instances come from.
+#[derive(Clone)]
+pub struct ModuleCredentials {
+    lookup: Arc<Lookup>,
+    place: String,
+    required: bool,
+}
+
+impl ModuleCredentials {
+    /// Modules connect without credentials.
+    pub fn none() -> Self {
+        Self { lookup: Arc::new(|_, _| None), place: String::new(), required: false }
+    }
+
+    /// The file `{instance}.creds` in a directory, read at each start of the instance.
+    pub fn directory(directory: impl Into<PathBuf>) -> Self {
+        let directory = directory.into();
+        let place = format!("; {{instance}}.creds is looked for in {}", directory.display());
+        let lookup = move |_: &ModuleType, instance: &InstanceId| {
+            std::fs::read_to_string(directory.join(format!("{instance}.creds"))).ok()
+        };
+        Self { lookup: Arc::new(lookup), place, required: true }
+    }
+
+    /// Asks a function for the text of the credentials file, at each start of an instance.
+    pub fn from_fn(
+        lookup: impl Fn(&ModuleType, &InstanceId) -> Option<String> + Send + Sync + 'static,
+    ) -> Self {
+        Self { lookup: Arc::new(lookup), place: String::new(), required: true }
+    }
+
+    /// Whether a module cannot connect without.
+    pub(crate) fn are_required(&self) -> bool {
+        self.required
+    }
+
+    /// The credentials of an instance; `Ok(None)` where none are needed.
+    pub(crate) fn of(&self, kind: &ModuleType, instance: &InstanceId) -> crate::Result<Option<String>> {
+        match (self.lookup)(kind, instance) {
+            None if self.required => Err(crate::Error::NoCredentials {
+                instance: instance.to_string(),
+                hint: self.place.replace("{instance}", instance.as_str()),
+            }),
+            found => Ok(found),
+        }
+    }
+}
+
+impl fmt::Debug for ModuleCredentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ModuleCredentials").field("required", &self.required).finish_non_exhaustive()
+    }
+}
+
+/// How an agent is to run.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Its identifier.
+    pub id: AgentId,
+    /// Its names and places.
+    pub identity: Identity,
+    /// Its connection; modules get the URL, and credentials of their own.
+    pub nats: nats::Config,
+    /// Directory for everything that it keeps: `instances.json`, `assignments/`, `spool/`, `log/`.
+    pub state_dir: PathBuf,
+    /// Directory of third-party modules, watched; need not exist.
+    pub modules_dir: PathBuf,
+    /// The program that has the built-in modules.
+    pub program: PathBuf,
+    /// Built-in modules to run.
+    pub built_ins: Vec<BuiltIn>,
+    /// Where modules get their credentials.
+    pub credentials: ModuleCredentials,
+    /// Where its own listener is; absent: there is none.
+    pub listen: Option<SocketAddr>,
+    /// Bearer key of the listener's control; absent: control is refused.
+    pub api_key: Option<String>,
+    /// When a module that ended is started again.
+    pub restart: Restart,
+    /// Leave the modules running at the end, for the next agent to adopt: for upgrades.
+    pub keep_modules: bool,
+}
+
+impl Config {
+    /// An agent with all built-in modules of `program`, its modules directory within the state directory, no
+    /// credentials and no listener.
+    pub fn new(
+        id: AgentId,
+        nats: nats::Config,
+        state_dir: impl Into<PathBuf>,
+        program: impl Into<PathBuf>,
+    ) -> Self {
+        let state_dir = state_dir.into();
+        Self {
+            id,
+            identity: Identity::default(),
+            nats,
+            modules_dir: state_dir.join("modules.d"),
+            state_dir,
+            program: program.into(),
+            built_ins: BuiltIn::all(),
+            credentials: ModuleCredentials::none(),
+            listen: None,
+            api_key: None,
+            restart: Restart::default(),
+            keep_modules: false,
+        }
+    }
+}

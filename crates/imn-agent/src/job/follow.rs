@@ -1,0 +1,341 @@
+//! One job of the queue, from its delivery to its end.
+
+use std::time::Duration;
+
+use async_nats::{
+    HeaderMap,
+    jetstream::{self, AckKind},
+};
+use imn_contract::{
+    Encoding, Fault, InstanceId, decode,
+    latest::{Attempt, AttemptStatus, ModuleControl, ModuleOp, Task},
+    subject,
+};
+use imn_runtime::{clock, nats, task::Stop};
+use tokio::{sync::mpsc, time::Instant};
+
+use super::{
+    Jobs, Known,
+    board::{Following, Note},
+    crashed,
+    dispatch::{AGENT_INSTANCE, Dispatch},
+    pull::settle,
+};
+use crate::roster::Lease;
+
+/// How often the queue is told that a job is still in work; its patience is 30 s.
+const PROGRESS_EVERY: Duration = Duration::from_secs(10);
+/// How long the server's word is waited for before it is asked.
+const ASK_AFTER: Duration = Duration::from_secs(5);
+/// How long an instance that ended in order may still be heard of.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Times in a row that an instance may deny having a job before it counts as lost.
+const DENIALS: u32 = 3;
+/// How long a report is tried for.
+const REPORT_FOR: Duration = Duration::from_secs(30);
+/// Reports of one job that may wait.
+const REPORTS: usize = 16;
+
+/// How the watch over one attempt ended.
+enum Watched {
+    /// The server says that the task is terminal.
+    Done,
+    /// The instance has reported.
+    Reported,
+    /// The instance's process has ended, or has lost the job.
+    Crashed,
+    /// The time is over.
+    Expired,
+}
+
+/// What is to become of the queue message.
+enum Fate {
+    /// The task is terminal.
+    Finished,
+    /// It goes back into the queue for so long.
+    Returned(Duration),
+    /// Nothing more is done here, the server decides.
+    Undecided,
+}
+
+impl Jobs {
+    /// Does a job that the queue has delivered.
+    pub(super) async fn follow(&self, message: &jetstream::Message, stop: &Stop) {
+        let task: Task = match decode(&message.payload, encoding(message)) {
+            Ok(task) => task,
+            Err(error) => {
+                tracing::error!(subject = %message.subject, %error, "queue entry unreadable, taken out");
+                settle(message, AckKind::Term).await;
+                return;
+            }
+        };
+        if task.agent != self.agent {
+            tracing::error!(subject = %message.subject, agent = %task.agent, "queue entry of another agent, taken out");
+            settle(message, AckKind::Term).await;
+            return;
+        }
+        // One that is followed already keeps its first delivery: that can still be acknowledged.
+        let ttl = Duration::from_millis(task.ttl_ms);
+        let Some(mut following) = self.board.follow(&task.job_id, ttl) else { return };
+        self.counters.jobs_received(&task.kind);
+        let delivered = message.info().map_or(1, |info| info.delivered);
+        let (sender, reports) = mpsc::channel(REPORTS);
+        let work = async {
+            let work = Work { jobs: self, task: &task, message, stop, reports: sender };
+            let mut fate = work.run(&mut following, delivered > 1).await;
+            if matches!(fate, Fate::Undecided) {
+                fate = work.verdict(&mut following).await;
+            }
+            match fate {
+                Fate::Finished => {
+                    following.finish();
+                    self.counters.jobs_finished(&task.kind);
+                    settle(message, AckKind::Ack).await;
+                }
+                Fate::Returned(pause) => {
+                    self.counters.jobs_returned(&task.kind);
+                    settle(message, AckKind::Nak(Some(pause))).await;
+                }
+                Fate::Undecided => {}
+            }
+        };
+        tokio::join!(work, self.report_all(reports));
+    }
+
+    /// Publishes reports in order, each until it is acknowledged or too old to matter.
+    async fn report_all(&self, mut reports: mpsc::Receiver<Attempt>) {
+        while let Some(attempt) = reports.recv().await {
+            let Ok(speaker) = InstanceId::new(AGENT_INSTANCE) else { return };
+            let subject = subject::attempt(&self.agent, &speaker, &attempt.job_id);
+            let status = serde_json::to_value(attempt.status).unwrap_or_default();
+            let id = format!(
+                "{}.{}.{}.{}",
+                attempt.job_id,
+                self.agent,
+                attempt.attempt,
+                status.as_str().unwrap_or_default()
+            );
+            let until = Instant::now() + REPORT_FOR;
+            let mut pause = Duration::from_millis(100);
+            while let Err(error) =
+                self.client.publish_acked(&subject, &attempt, Some(&id), HeaderMap::new()).await
+            {
+                if Instant::now() >= until {
+                    tracing::warn!(job = %attempt.job_id, %error, "attempt not reported");
+                    break;
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(2));
+            }
+        }
+    }
+}
+
+struct Work<'a> {
+    jobs: &'a Jobs,
+    task: &'a Task,
+    message: &'a jetstream::Message,
+    stop: &'a Stop,
+    reports: mpsc::Sender<Attempt>,
+}
+
+impl<'a> Work<'a> {
+    async fn run(&self, following: &mut Following<'_>, redelivered: bool) -> Fate {
+        if following.note() == Note::Done {
+            return Fate::Finished;
+        }
+        let mut taken_up = None;
+        if following.memo.unclear || (redelivered && !following.known) {
+            match self.recover(following).await {
+                Ok(lease) => taken_up = lease,
+                Err(fate) => return fate,
+            }
+        }
+        loop {
+            let (attempt, lease) = if let Some(lease) = taken_up.take() {
+                (following.memo.attempts.max(1), lease)
+            } else {
+                let attempt = following.memo.attempts + 1;
+                if attempt > self.task.max_attempts || following.left().is_zero() {
+                    return Fate::Undecided;
+                }
+                match self.hand_out(following, attempt).await {
+                    Ok(lease) => (attempt, lease),
+                    Err(fate) => return fate,
+                }
+            };
+            following.is_with(Some(&lease.instance));
+            let instance = lease.instance.clone();
+            let watched = self.watch(following, lease, attempt).await;
+            following.is_with(None);
+            match watched {
+                Watched::Done => return Fate::Finished,
+                Watched::Reported => return Fate::Undecided,
+                Watched::Expired => {
+                    let cancel = ModuleOp::Cancel { job_id: self.task.job_id.clone() };
+                    self.jobs.dispatcher.tell(&instance, &ModuleControl { v: 1, op: cancel }).await;
+                    return Fate::Undecided;
+                }
+                Watched::Crashed => {
+                    tracing::warn!(job = %self.task.job_id, attempt, %instance, "attempt crashed");
+                    self.jobs.counters.jobs_crashed(&self.task.kind);
+                    self.report(&instance, attempt, AttemptStatus::Crashed, Some(crashed(&instance))).await;
+                }
+            }
+        }
+    }
+
+    /// Finds out what became of a job that this agent, or the one before it, had in hand.
+    async fn recover(&self, following: &mut Following<'_>) -> Result<Option<Lease<'a>>, Fate> {
+        let jobs = self.jobs;
+        let job = &self.task.job_id;
+        match jobs.dispatcher.who_has(&jobs.roster, &self.task.kind, job).await {
+            Ok(Some(instance)) => {
+                following.memo.unclear = false;
+                if !following.known
+                    && let Ok(Known::Open(attempts)) = jobs.ask(job).await
+                {
+                    following.memo.attempts = attempts;
+                }
+                return Ok(jobs.roster.lease(&instance, job));
+            }
+            Ok(None) => following.memo.unclear = false,
+            Err(()) => return Err(Fate::Returned(jittered(1_000))),
+        }
+        if following.known {
+            return Ok(None);
+        }
+        match jobs.ask(job).await {
+            Ok(Known::Terminal) => Err(Fate::Finished),
+            Ok(Known::Open(attempts)) => {
+                following.memo.attempts = attempts;
+                Ok(None)
+            }
+            // Only the server knows whether it is decided.
+            Err(error) => {
+                tracing::debug!(%job, %error, "state of a job not to be had");
+                Err(Fate::Returned(jittered(2_000)))
+            }
+        }
+    }
+
+    async fn hand_out(&self, following: &mut Following<'_>, attempt: u32) -> Result<Lease<'a>, Fate> {
+        if self.stop.is_requested() {
+            return Err(Fate::Returned(jittered(100)));
+        }
+        let mut task = self.task.clone();
+        task.attempt = attempt;
+        task.ttl_ms = following.left().as_millis() as u64;
+        match self.jobs.dispatcher.dispatch(&self.jobs.roster, &task).await {
+            Dispatch::Accepted(lease) => {
+                following.memo.attempts = attempt;
+                following.memo.returned = 0;
+                self.report(&lease.instance, attempt, AttemptStatus::Running, None).await;
+                Ok(lease)
+            }
+            Dispatch::NoSlot => {
+                following.memo.returned += 1;
+                Err(Fate::Returned(jittered(100 << following.memo.returned.min(5))))
+            }
+            Dispatch::Refused(_, fault) if fault.retryable => {
+                Err(Fate::Returned(jittered(fault.retry_after_ms.unwrap_or(1_000).min(60_000))))
+            }
+            Dispatch::Refused(by, fault) => {
+                following.memo.attempts = attempt;
+                let by = by.or_else(|| InstanceId::new(AGENT_INSTANCE).ok());
+                if let Some(by) = by {
+                    self.report(&by, attempt, AttemptStatus::Rejected, Some(fault)).await;
+                }
+                Err(Fate::Undecided)
+            }
+            Dispatch::Unclear => {
+                following.memo.unclear = true;
+                Err(Fate::Returned(jittered(1_000)))
+            }
+        }
+    }
+
+    /// Watches over one attempt. The lease, and with it the slot, is given back at the end.
+    async fn watch(&self, following: &mut Following<'_>, mut lease: Lease<'_>, attempt: u32) -> Watched {
+        let deadline = Instant::from_std(following.memo.deadline);
+        let mut progress = tokio::time::interval_at(Instant::now() + PROGRESS_EVERY, PROGRESS_EVERY);
+        let mut denials = 0;
+        loop {
+            match following.note() {
+                Note::Done => return Watched::Done,
+                Note::Reported(of) if of == attempt => return Watched::Reported,
+                _ => {}
+            }
+            tokio::select! {
+                _ = following.noted() => {}
+                orderly = lease.ended() => {
+                    if orderly && following.done_within(LAST_WORDS).await {
+                        return Watched::Done;
+                    }
+                    // What was reported before the end counts.
+                    return match following.note() {
+                        Note::Done => Watched::Done,
+                        Note::Reported(of) if of == attempt => Watched::Reported,
+                        _ => Watched::Crashed,
+                    };
+                }
+                () = tokio::time::sleep_until(deadline) => return Watched::Expired,
+                _ = progress.tick() => {
+                    settle(self.message, AckKind::Progress).await;
+                    let has = self.jobs.dispatcher.has(&lease.instance, &self.task.job_id).await;
+                    denials = if has == Some(false) { denials + 1 } else { 0 };
+                    if denials > 0 && matches!(self.jobs.ask(&self.task.job_id).await, Ok(Known::Terminal)) {
+                        return Watched::Done;
+                    }
+                    if denials >= DENIALS {
+                        return Watched::Crashed;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits for the server's verdict; only the server ends this, or the agent's own end.
+    async fn verdict(&self, following: &mut Following<'_>) -> Fate {
+        loop {
+            if following.done_within(ASK_AFTER).await {
+                return Fate::Finished;
+            }
+            settle(self.message, AckKind::Progress).await;
+            if matches!(self.jobs.ask(&self.task.job_id).await, Ok(Known::Terminal)) {
+                return Fate::Finished;
+            }
+        }
+    }
+
+    async fn report(&self, instance: &InstanceId, attempt: u32, status: AttemptStatus, error: Option<Fault>) {
+        let now = Some(clock::now_rfc3339());
+        let running = status == AttemptStatus::Running;
+        let report = Attempt {
+            v: 1,
+            job_id: self.task.job_id.clone(),
+            agent: self.jobs.agent.clone(),
+            instance: instance.clone(),
+            kind: self.task.kind.clone(),
+            target: self.task.target.clone(),
+            attempt,
+            attempt_token: self.task.attempt_token.clone(),
+            status,
+            started: now.clone().filter(|_| running),
+            finished: now.filter(|_| !running),
+            outcome: serde_json::Value::Null,
+            error,
+        };
+        // The receiver lives as long as the work.
+        let _ = self.reports.send(report).await;
+    }
+}
+
+fn encoding(message: &jetstream::Message) -> Encoding {
+    nats::encoding(message.headers.as_ref())
+}
+
+/// This many milliseconds and up to as many again.
+fn jittered(ms: u64) -> Duration {
+    Duration::from_millis(ms) + Duration::from_millis(ms).mul_f64(rand::random())
+}

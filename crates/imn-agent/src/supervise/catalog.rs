@@ -1,0 +1,250 @@
+//! Which modules are wanted: the built-in ones and the executables of the modules directory.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use imn_contract::ModuleType;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::{BuiltIn, Config};
+
+/// A file younger than this may still be being written.
+const SETTLED_AFTER: Duration = Duration::from_secs(1);
+/// Instances that a manifest may ask for.
+const MAX_INSTANCES: u32 = 64;
+
+/// One module that is to run.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Spec {
+    pub(crate) kind: ModuleType,
+    /// Its version, as far as its manifest tells; modules announce the true one.
+    pub(crate) version: String,
+    pub(crate) program: PathBuf,
+    pub(crate) args: Vec<String>,
+    pub(crate) instances: u32,
+    pub(crate) slots: Option<u32>,
+    pub(crate) standing: bool,
+    pub(crate) config: Map<String, Value>,
+    /// Changes when anything of the module does, its executable included: then its processes are replaced.
+    pub(crate) fingerprint: String,
+}
+
+/// The modules wanted, and what is wrong with others.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Catalog {
+    pub(crate) specs: BTreeMap<ModuleType, Spec>,
+    pub(crate) problems: Vec<String>,
+}
+
+/// `NAME.toml` beside an executable `NAME`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Manifest {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    version: Option<String>,
+    instances: Option<u32>,
+    slots: Option<u32>,
+    #[serde(default)]
+    args: Vec<String>,
+    #[serde(default)]
+    standing: bool,
+    #[serde(default)]
+    config: Map<String, Value>,
+}
+
+impl Catalog {
+    /// Looks at what there is now. `before` is the catalog in force: a file that is just being written counts as it
+    /// was.
+    pub(crate) fn read(config: &Config, before: Option<&Self>) -> Self {
+        let mut catalog = Self::default();
+        for built_in in &config.built_ins {
+            match built_in_spec(&config.program, built_in) {
+                Ok(spec) => {
+                    catalog.specs.insert(spec.kind.clone(), spec);
+                }
+                Err(error) => catalog.problems.push(format!("{}: {error}", config.program.display())),
+            }
+        }
+        let entries = match fs::read_dir(&config.modules_dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return catalog,
+            Err(error) => {
+                catalog.problems.push(format!("read {}: {error}", config.modules_dir.display()));
+                return catalog;
+            }
+        };
+        let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+        paths.sort();
+        for path in paths {
+            catalog.add(&path, before);
+        }
+        catalog
+    }
+
+    fn add(&mut self, path: &Path, before: Option<&Self>) {
+        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        let manifest = path.extension().is_some_and(|extension| extension == "toml");
+        let Ok(meta) = fs::metadata(path) else { return };
+        if hidden || manifest || !meta.is_file() || meta.permissions().mode() & 0o111 == 0 {
+            return;
+        }
+        if let Some(before) = before
+            && meta.modified().is_ok_and(is_fresh)
+        {
+            let same = before.specs.values().find(|spec| spec.program == path);
+            self.specs.extend(same.map(|spec| (spec.kind.clone(), spec.clone())));
+            return;
+        }
+        match third_party(path) {
+            Ok(spec) if self.specs.contains_key(&spec.kind) => {
+                let problem = format!(
+                    "{}: the type {} is taken already; give another `type` in its manifest",
+                    path.display(),
+                    spec.kind
+                );
+                self.problems.push(problem);
+            }
+            Ok(spec) => {
+                self.specs.insert(spec.kind.clone(), spec);
+            }
+            Err(problem) => self.problems.push(format!("{}: {problem}", path.display())),
+        }
+    }
+}
+
+fn is_fresh(modified: SystemTime) -> bool {
+    // A time in the future is no reason to wait for it.
+    modified.elapsed().is_ok_and(|age| age < SETTLED_AFTER)
+}
+
+fn built_in_spec(program: &Path, built_in: &BuiltIn) -> io::Result<Spec> {
+    let BuiltIn { kind, instances, standing, slots, config } = built_in.clone();
+    let mut spec = Spec {
+        args: vec!["module".to_owned(), kind.to_string()],
+        kind,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        program: program.to_owned(),
+        instances: instances.clamp(1, MAX_INSTANCES),
+        slots,
+        standing,
+        config,
+        fingerprint: String::new(),
+    };
+    spec.fingerprint = fingerprint(&spec)?;
+    Ok(spec)
+}
+
+fn third_party(path: &Path) -> Result<Spec, String> {
+    let manifest_path = path.with_extension("toml");
+    let manifest: Manifest = match fs::read_to_string(&manifest_path) {
+        Ok(text) => toml::from_str(&text).map_err(|error| format!("its manifest: {}", error.message()))?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Manifest::default(),
+        Err(error) => return Err(format!("its manifest: {error}")),
+    };
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let name = manifest.kind.as_deref().unwrap_or(&stem);
+    let kind = ModuleType::new(imn_contract::canonical_type(name)).map_err(|error| error.to_string())?;
+    let instances = manifest.instances.unwrap_or(1);
+    if !(1..=MAX_INSTANCES).contains(&instances) {
+        return Err(format!("its manifest: instances = {instances} is not within 1 to {MAX_INSTANCES}"));
+    }
+    if manifest.slots == Some(0) {
+        return Err("its manifest: slots must be at least 1".to_owned());
+    }
+    let mut spec = Spec {
+        kind,
+        version: manifest.version.unwrap_or_default(),
+        program: path.to_owned(),
+        args: manifest.args,
+        instances,
+        slots: manifest.slots,
+        standing: manifest.standing,
+        config: manifest.config,
+        fingerprint: String::new(),
+    };
+    spec.fingerprint = fingerprint(&spec).map_err(|error| error.to_string())?;
+    Ok(spec)
+}
+
+/// Everything that makes a process of this spec differ from one of another, except the number of instances.
+fn fingerprint(spec: &Spec) -> io::Result<String> {
+    let meta = fs::metadata(&spec.program)?;
+    let modified = meta.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    let text = format!(
+        "{}|{modified}|{}|{:?}|{}|{:?}|{}|{}",
+        spec.program.display(),
+        meta.len(),
+        spec.args,
+        spec.version,
+        spec.slots,
+        spec.standing,
+        Value::Object(spec.config.clone()),
+    );
+    Ok(format!("{:016x}", xxh3_64(text.as_bytes())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use imn_contract::AgentId;
+    use imn_runtime::nats;
+
+    fn config(directory: &Path) -> Config {
+        let id = AgentId::new("lon1").unwrap();
+        let mut config =
+            Config::new(id, nats::Config::new("nats://127.0.0.1:1", "a"), directory, "/bin/true");
+        config.built_ins.truncate(1);
+        config.modules_dir = directory.to_owned();
+        config
+    }
+
+    fn executable(path: &Path, text: &str) {
+        fs::write(path, text).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    #[test]
+    fn executables_become_modules_and_what_is_wrong_is_said() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        executable(&at("plain"), "a");
+        executable(&at("tuned.sh"), "b");
+        fs::write(at("tuned.toml"), "type = \"dns-lookup\"\ninstances = 3\nslots = 2\nstanding = true\n")
+            .unwrap();
+        executable(&at("icmp"), "c");
+        executable(&at("bad name"), "d");
+        executable(&at("greedy"), "e");
+        fs::write(at("greedy.toml"), "instances = 1000").unwrap();
+        fs::write(at("README"), "no executable").unwrap();
+        executable(&at(".hidden"), "f");
+        let config = config(directory.path());
+        let catalog = Catalog::read(&config, None);
+        let types: Vec<&str> = catalog.specs.keys().map(ModuleType::as_str).collect();
+        assert_eq!(types, ["dns", "icmp", "plain"]);
+        let dns = &catalog.specs["dns"];
+        assert_eq!((dns.instances, dns.slots, dns.standing), (3, Some(2), true));
+        assert_eq!(catalog.specs["icmp"].program, Path::new("/bin/true"), "a built-in one is not replaced");
+        let problems = catalog.problems.join("\n");
+        for word in ["bad name", "taken already", "1000"] {
+            assert!(problems.contains(word), "{problems}");
+        }
+        assert_eq!(catalog.problems.len(), 3);
+
+        // What is just being written is as it was; what is new waits.
+        executable(&at("plain"), "changed");
+        executable(&at("new"), "x");
+        let fresh = Catalog::read(&config, Some(&catalog));
+        assert_eq!(fresh.specs, catalog.specs);
+        let settled = Catalog::read(&config, None);
+        assert_ne!(settled.specs["plain"].fingerprint, catalog.specs["plain"].fingerprint);
+        assert!(settled.specs.contains_key("new"));
+    }
+}

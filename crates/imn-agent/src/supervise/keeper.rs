@@ -1,0 +1,277 @@
+//! The keeper of one instance: one process at a time, started, watched, replaced, drained.
+
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use imn_contract::{
+    InstanceId,
+    latest::{AssignmentFile, ModuleConfig, ModuleState},
+};
+use imn_runtime::{credential::Credentials, file};
+use tokio::sync::watch;
+
+use super::{
+    Supervisor,
+    backoff::{Exits, Verdict},
+    catalog::Spec,
+    launch::Launched,
+    record::Record,
+};
+use crate::{Error, Result, roster::Phase};
+
+/// How long a module may take to drain before it is killed.
+pub(super) const DRAIN_WITHIN: Duration = Duration::from_secs(10);
+/// How long the next instance waits for a replaced one to be ready.
+const READY_WITHIN: Duration = Duration::from_secs(10);
+
+/// What is to be done with an instance.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Order {
+    /// Keep a process of this module running.
+    Run(Arc<Spec>),
+    /// Keep it down, an operator says.
+    Disable(Arc<Spec>),
+    /// Drain it, it is no longer wanted.
+    Remove,
+    /// Drain it, the agent ends.
+    Stop,
+    /// Let it run, the agent ends.
+    Leave,
+}
+
+pub(super) struct Keeper {
+    instance: InstanceId,
+    supervisor: Arc<Supervisor>,
+    orders: watch::Receiver<Order>,
+    process: Option<Launched>,
+    exits: Exits,
+    started_before: bool,
+}
+
+impl Keeper {
+    /// `found` is the living process that the agent before has left.
+    pub(super) fn new(
+        instance: InstanceId,
+        supervisor: Arc<Supervisor>,
+        orders: watch::Receiver<Order>,
+        found: Option<Record>,
+    ) -> Self {
+        let process = found.map(|record| {
+            tracing::info!(%instance, pid = record.process.pid, "module taken over");
+            Launched::adopt(&record)
+        });
+        Self { instance, supervisor, orders, process, exits: Exits::default(), started_before: false }
+    }
+
+    pub(super) async fn run(mut self) {
+        if let Some(process) = &self.process {
+            let roster = &self.supervisor.roster;
+            if let Order::Run(spec) | Order::Disable(spec) = &*self.orders.borrow() {
+                roster.declare(&self.instance, &spec.kind, &spec.version, spec.standing);
+            }
+            roster.running(&self.instance, process.identity.pid, false);
+            self.started_before = true;
+        }
+        loop {
+            let order = self.orders.borrow_and_update().clone();
+            match order {
+                Order::Run(spec) => self.keep_running(&spec).await,
+                Order::Disable(spec) => {
+                    self.stop_process(Phase::Disabled, "disabled by an operator").await;
+                    let roster = &self.supervisor.roster;
+                    roster.declare(&self.instance, &spec.kind, &spec.version, spec.standing);
+                    roster.down(&self.instance, Phase::Disabled, Some("disabled by an operator".to_owned()));
+                    if self.orders.changed().await.is_err() {
+                        return;
+                    }
+                }
+                Order::Remove | Order::Stop => {
+                    self.stop_process(Phase::Down, "stopped").await;
+                    // Wanted again meanwhile?
+                    if self.orders.has_changed().unwrap_or(false) {
+                        continue;
+                    }
+                    self.forget_record();
+                    self.supervisor.roster.forget(&self.instance);
+                    // The spool may now be somebody else's to empty.
+                    self.supervisor.poke.notify_one();
+                    return;
+                }
+                Order::Leave => return,
+            }
+        }
+    }
+
+    /// One turn: start it if it is down, replace it if it is another version, else wait for its end or a new order.
+    async fn keep_running(&mut self, spec: &Arc<Spec>) {
+        let supervisor = Arc::clone(&self.supervisor);
+        match &mut self.process {
+            None => {
+                supervisor.roster.declare(&self.instance, &spec.kind, &spec.version, spec.standing);
+                if let Err(error) = self.start(spec).await {
+                    self.ended(error.to_string(), Duration::ZERO).await;
+                }
+            }
+            Some(process) if process.fingerprint != spec.fingerprint => {
+                let _turn = supervisor.replacing.lock().await;
+                tracing::info!(instance = %self.instance, "module is replaced");
+                self.stop_process(Phase::Down, "replaced by a new version").await;
+                supervisor.roster.declare(&self.instance, &spec.kind, &spec.version, spec.standing);
+                if let Err(error) = self.start(spec).await {
+                    self.ended(error.to_string(), Duration::ZERO).await;
+                } else {
+                    self.wait_ready().await;
+                }
+            }
+            Some(process) => {
+                tokio::select! {
+                    how = process.exited() => {
+                        let ran = process.since.elapsed();
+                        process.sweep_group();
+                        self.process = None;
+                        self.ended(how, ran).await;
+                    }
+                    _ = self.orders.changed() => {}
+                }
+            }
+        }
+    }
+
+    async fn start(&mut self, spec: &Spec) -> Result<()> {
+        let supervisor = Arc::clone(&self.supervisor);
+        let config = self.config(spec)?;
+        // From here on its spool is in use again.
+        if supervisor.roster.is_out_of_service(&self.instance) {
+            supervisor.roster.down(&self.instance, Phase::Down, None);
+        }
+        supervisor.orphans.release(&self.instance).await;
+        let mut process = Launched::start(spec, &self.instance, &supervisor.log_path(&self.instance))?;
+        // Written down before it can begin: if this agent dies here, the module ends for want of a configuration.
+        let record = Record {
+            instance: self.instance.clone(),
+            kind: spec.kind.clone(),
+            process: process.identity.clone(),
+            version: spec.version.clone(),
+            fingerprint: spec.fingerprint.clone(),
+            assignments: config.assignments.clone().map(Into::into),
+        };
+        let configured = match supervisor.records.put(record) {
+            Ok(()) => process.configure(spec, &config).await,
+            Err(error) => Err(error.into()),
+        };
+        if let Err(error) = configured {
+            process.kill().await;
+            process.sweep_group();
+            return Err(error);
+        }
+        let pid = process.identity.pid;
+        tracing::info!(instance = %self.instance, pid, "module started");
+        supervisor.roster.running(&self.instance, pid, self.started_before);
+        self.started_before = true;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// What the module is told on its standard input.
+    fn config(&self, spec: &Spec) -> Result<ModuleConfig> {
+        let supervisor = &self.supervisor;
+        let config = &supervisor.config;
+        let assignments = Supervisor::assignment_path(config, &self.instance);
+        if spec.standing && !assignments.exists() {
+            let empty = AssignmentFile {
+                v: 1,
+                generation: 0,
+                instance: self.instance.clone(),
+                assignments: Vec::new(),
+            };
+            file::write_atomic(&assignments, &serde_json::to_vec(&empty).unwrap_or_default())?;
+        }
+        let creds = config.credentials.of(&spec.kind, &self.instance)?;
+        let parsed = creds.as_deref().map(Credentials::parse).transpose().map_err(|error| {
+            Error::UnfitCredentials { instance: self.instance.to_string(), message: error.to_string() }
+        })?;
+        let inbox_prefix = parsed
+            .map_or_else(|| format!("_INBOX_{}", self.instance), |found| found.inbox_prefix().to_owned());
+        let path = |path: std::path::PathBuf| spec.standing.then(|| path.to_string_lossy().into_owned());
+        Ok(ModuleConfig {
+            v: 1,
+            agent: config.id.clone(),
+            kind: spec.kind.clone(),
+            instance: self.instance.clone(),
+            nats_url: config.nats.url.clone(),
+            creds,
+            inbox_prefix,
+            config: spec.config.clone(),
+            slots: spec.slots,
+            assignments: path(assignments),
+            spool: path(supervisor.spool_path(&self.instance)),
+            partitions: supervisor.partitions.load(Relaxed),
+        })
+    }
+
+    /// The process has ended by itself, or could not be started: waits as long as it must, unless the order changes.
+    async fn ended(&mut self, how: String, ran: Duration) {
+        self.forget_record();
+        let supervisor = &self.supervisor;
+        let rule = &supervisor.config.restart;
+        let (phase, pause, reason) = match self.exits.judge(rule, Instant::now(), ran, rand::random()) {
+            Verdict::Wait(pause) => (Phase::Backoff, pause, how),
+            Verdict::Quarantine(pause) => {
+                let reason = format!(
+                    "ended {} times within {} s, tried again after {} s; last: {how}",
+                    rule.exits,
+                    rule.window.as_secs(),
+                    pause.as_secs()
+                );
+                (Phase::Quarantined, pause, reason)
+            }
+        };
+        tracing::warn!(
+            instance = %self.instance, ?phase, reason, ran_ms = ran.as_millis(), pause_ms = pause.as_millis(),
+            "module ended"
+        );
+        supervisor.roster.down(&self.instance, phase, Some(reason));
+        if phase == Phase::Quarantined {
+            supervisor.poke.notify_one();
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            _ = self.orders.changed() => self.orders.mark_changed(),
+        }
+    }
+
+    async fn stop_process(&mut self, phase: Phase, why: &str) {
+        let Some(process) = self.process.take() else { return };
+        let roster = &self.supervisor.roster;
+        roster.draining(&self.instance);
+        tracing::info!(instance = %self.instance, pid = process.identity.pid, why, "module drains");
+        process.stop(DRAIN_WITHIN).await;
+        roster.down(&self.instance, phase, Some(why.to_owned()));
+        self.forget_record();
+    }
+
+    async fn wait_ready(&self) {
+        let roster = &self.supervisor.roster;
+        let mut changes = roster.changes();
+        let ready = async {
+            while !matches!(
+                roster.state(&self.instance),
+                Some(ModuleState::Ready | ModuleState::Saturated) | None
+            ) {
+                if changes.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        // One that does not become ready holds the others up for so long and no longer.
+        let _ = tokio::time::timeout(READY_WITHIN, ready).await;
+    }
+
+    fn forget_record(&self) {
+        if let Err(error) = self.supervisor.records.remove(&self.instance) {
+            tracing::error!(instance = %self.instance, %error, "instance record cannot be removed");
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! One process of a module: started, or taken over from the agent before.
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use imn_contract::{Encoding, InstanceId, encode, latest::ModuleConfig};
+use imn_runtime::process::{Identity, Signal};
+use nix::{sys::signal::killpg, unistd::Pid};
+use tokio::{io::AsyncWriteExt, process::Child};
+
+use super::{
+    catalog::Spec,
+    record::{INSTANCE_VARIABLE, Record},
+};
+use crate::{Error, Result};
+
+/// How long a module may take to read its configuration.
+const CONFIG_WITHIN: Duration = Duration::from_secs(5);
+/// A log file larger than this starts anew; the old one is kept as `.1`.
+const LOG_LIMIT: u64 = 10 * 1024 * 1024;
+
+/// A running process.
+#[derive(Debug)]
+pub(super) struct Launched {
+    pub(super) identity: Identity,
+    pub(super) fingerprint: String,
+    pub(super) since: Instant,
+    /// Absent when it was taken over.
+    child: Option<Child>,
+}
+
+impl Launched {
+    /// Takes a process over that runs.
+    pub(super) fn adopt(record: &Record) -> Self {
+        Self {
+            identity: record.process.clone(),
+            fingerprint: record.fingerprint.clone(),
+            since: Instant::now(),
+            child: None,
+        }
+    }
+
+    /// Starts a process in a group of its own. It waits for its configuration on standard input: until
+    /// [`Launched::configure`] it can be dropped, and ends by itself.
+    pub(super) fn start(spec: &Spec, instance: &InstanceId, log: &Path) -> Result<Self> {
+        let failed = |source: io::Error| Error::Start { program: spec.program.clone(), source };
+        let out = open_log(log).map_err(failed)?;
+        let errors = out.try_clone().map_err(failed)?;
+        let mut command = Command::new(&spec.program);
+        command.args(&spec.args).env_clear().env(INSTANCE_VARIABLE, instance.as_str());
+        for name in ["PATH", "RUST_BACKTRACE", "IMN_LOG"] {
+            if let Some(value) = std::env::var_os(name) {
+                command.env(name, value);
+            }
+        }
+        command.stdin(Stdio::piped()).stdout(out).stderr(errors).process_group(0);
+        let child = tokio::process::Command::from(command).spawn().map_err(failed)?;
+        let identity = child
+            .id()
+            .and_then(Identity::of)
+            .ok_or_else(|| failed(io::Error::other("it ended before it could be looked at")))?;
+        Ok(Self {
+            identity,
+            fingerprint: spec.fingerprint.clone(),
+            since: Instant::now(),
+            child: Some(child),
+        })
+    }
+
+    /// Hands the configuration over.
+    pub(super) async fn configure(&mut self, spec: &Spec, config: &ModuleConfig) -> Result<()> {
+        let failed = |message: String| Error::Start {
+            program: spec.program.clone(),
+            source: io::Error::other(format!("hand over its configuration: {message}")),
+        };
+        let text = encode(config, Encoding::Json).map_err(|error| failed(error.to_string()))?;
+        let Some(mut stdin) = self.child.as_mut().and_then(|child| child.stdin.take()) else { return Ok(()) };
+        let write = async {
+            stdin.write_all(&text).await?;
+            stdin.shutdown().await
+        };
+        match tokio::time::timeout(CONFIG_WITHIN, write).await {
+            Ok(Ok(())) => Ok(()),
+            // A module that needs no configuration may close its input at once.
+            Ok(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            Ok(Err(error)) => Err(failed(error.to_string())),
+            Err(_) => Err(failed(format!("not read within {} s", CONFIG_WITHIN.as_secs()))),
+        }
+    }
+
+    /// Waits for the end and says how it was. Cancel-safe.
+    pub(super) async fn exited(&mut self) -> String {
+        match &mut self.child {
+            Some(child) => match child.wait().await {
+                Ok(status) => status.to_string(),
+                Err(error) => error.to_string(),
+            },
+            None => match self.identity.exited().await {
+                Ok(()) => "ended (its status went to the agent before)".to_owned(),
+                Err(error) => error.to_string(),
+            },
+        }
+    }
+
+    /// Asks it to end, and kills it past the deadline.
+    pub(super) async fn stop(mut self, deadline: Duration) {
+        if let Err(error) = self.identity.signal(Signal::SIGTERM) {
+            tracing::warn!(pid = self.identity.pid, %error, "module cannot be signalled");
+        }
+        if tokio::time::timeout(deadline, self.exited()).await.is_err() {
+            tracing::warn!(pid = self.identity.pid, "module killed, it did not drain in time");
+            self.kill().await;
+        }
+        self.sweep_group();
+    }
+
+    /// Kills it at once.
+    pub(super) async fn kill(&mut self) {
+        // A failure means that it is gone already.
+        let _ = self.identity.signal(Signal::SIGKILL);
+        self.exited().await;
+    }
+
+    /// Kills what a module that has ended has left behind in its group.
+    pub(super) fn sweep_group(&self) {
+        let _ = killpg(Pid::from_raw(self.identity.pid as i32), Signal::SIGKILL);
+    }
+}
+
+/// Starts a log file anew when it is too large. The module goes on writing to the same file, which is truncated.
+pub(super) fn bound_log(path: &Path) {
+    let Ok(meta) = std::fs::metadata(path) else { return };
+    if meta.len() <= LOG_LIMIT {
+        return;
+    }
+    let kept = PathBuf::from(format!("{}.1", path.display()));
+    let bounded = std::fs::copy(path, &kept)
+        .and_then(|_| OpenOptions::new().write(true).open(path))
+        .and_then(|file| file.set_len(0));
+    if let Err(error) = bounded {
+        tracing::warn!(path = %path.display(), %error, "log file cannot be bounded");
+    }
+}
+
+fn open_log(path: &Path) -> io::Result<File> {
+    bound_log(path);
+    OpenOptions::new().append(true).create(true).open(path)
+}

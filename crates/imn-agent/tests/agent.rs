@@ -1,0 +1,278 @@
+//! A whole agent in a process of its own, with real module processes, against a real nats-server. The test plays the
+//! control plane: it owns the streams, queues tasks and reads what is reported.
+
+#[path = "agent/bench.rs"]
+mod bench;
+
+use std::time::Duration;
+
+use bench::{Bench, Queued};
+use imn_contract::{
+    JobId,
+    latest::{AgentOp, AttemptStatus, JobState, ModuleState, SimpleError, SimpleReply},
+};
+use imn_testkit::Signal;
+use serde_json::json;
+
+const SOON: Duration = Duration::from_secs(10);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn modules_outlive_the_agent_and_are_taken_over() {
+    let mut bench = Bench::start(&[("probe", "instances = 2\nstanding = true\n")]).await;
+    let before = bench.ready("probe", 2).await;
+    assert!(before.iter().all(|module| module.standing && module.version == "9.9.9"));
+
+    bench.agent().kill9();
+    // Nothing happens to them without an agent.
+    bench.restart_agent();
+    let after = bench.ready("probe", 2).await;
+    let pids = |modules: &[imn_contract::latest::ModuleSummary]| -> Vec<_> {
+        modules.iter().map(|module| (module.instance.clone(), module.pid)).collect()
+    };
+    assert_eq!(pids(&before), pids(&after));
+    assert!(after.iter().all(|module| module.restarts == 0));
+
+    // One that was taken over is watched like a child.
+    let pid = after[0].pid.unwrap();
+    bench::kill(pid, Signal::SIGKILL);
+    let again = bench
+        .module("probe", "one instance to be started again", |modules| {
+            modules[0].restarts == 1 && modules[0].state == ModuleState::Ready
+        })
+        .await;
+    assert_ne!(again[0].pid, Some(pid));
+    assert_eq!(again[1].pid, after[1].pid, "the other one never stops");
+
+    // An orderly end takes them along, and says so.
+    bench.agent().terminate();
+    let status = bench.agent().wait_deadline(Duration::from_secs(12)).unwrap();
+    assert!(status.success(), "{}", bench.agent().tail());
+    for module in &again {
+        assert!(!bench::alive(module.pid.unwrap()));
+    }
+    assert_eq!(bench.last_status().await, imn_contract::latest::AgentStatus::Draining);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn crash_loops_are_quarantined_and_disturb_nobody() {
+    let bench = Bench::start(&[("steady", ""), ("broken", "[config]\nexit_at_start = true\n")]).await;
+    let steady = bench.ready("steady", 1).await;
+    let broken =
+        bench.module("broken", "a quarantine", |modules| modules[0].state == ModuleState::Quarantined).await;
+    let reason = broken[0].reason.clone().unwrap();
+    assert!(reason.contains("5 times") && reason.contains("exit status: 7"), "{reason}");
+    assert_eq!(bench.ready("steady", 1).await[0].pid, steady[0].pid);
+
+    // Disabled means down, enabled means up, and both are remembered and answered.
+    let steady_type = imn_contract::ModuleType::new("steady").unwrap();
+    bench.tell(AgentOp::Disable { kind: steady_type.clone() }).await.unwrap();
+    bench.module("steady", "to be disabled", |modules| modules[0].state == ModuleState::Disabled).await;
+    assert!(!bench::alive(steady[0].pid.unwrap()));
+    bench.tell(AgentOp::Enable { kind: steady_type }).await.unwrap();
+    bench.ready("steady", 1).await;
+    let unknown = imn_contract::ModuleType::new("nobody").unwrap();
+    let fault = bench.tell(AgentOp::Disable { kind: unknown }).await.unwrap_err();
+    assert_eq!((fault.code, fault.name.as_str()), (404, "no_module"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_modules_directory_is_followed() {
+    let bench = Bench::start(&[("first", "")]).await;
+    let first = bench.ready("first", 1).await;
+    bench.install("second", "instances = 2\n");
+    let second = bench.ready("second", 2).await;
+    bench.install("first", "slots = 5\n");
+    let replaced = bench
+        .module("first", "to be replaced", |modules| {
+            modules[0].slots == 5 && modules[0].state == ModuleState::Ready
+        })
+        .await;
+    assert_ne!(replaced[0].pid, first[0].pid);
+    bench.uninstall("second");
+    bench.module("second", "to be gone", <[_]>::is_empty).await;
+    for module in second {
+        assert!(!bench::alive(module.pid.unwrap()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_are_shared_followed_and_settled() {
+    let bench = Bench::start(&[("work", "instances = 2\n")]).await;
+    bench.ready("work", 2).await;
+    let stream = bench.queue("work").await;
+    // Four slots, six jobs: two wait in the queue, where they can be seen.
+    let jobs: Vec<JobId> = (0..6).map(|_| JobId::generate()).collect();
+    for job in &jobs {
+        bench.submit("work", job, json!({"delay_ms": 400})).await;
+    }
+    let mut verdicts = Vec::new();
+    let mut running = 0;
+    while verdicts.len() < 6 {
+        let (subject, attempt) = bench.attempt().await;
+        match attempt.status {
+            AttemptStatus::Running => {
+                assert_eq!(bench::token(&subject, 4), "agent");
+                running += 1;
+            }
+            AttemptStatus::Succeeded => {
+                assert_eq!((attempt.attempt, bench::token(&subject, 4)), (1, attempt.instance.as_str()));
+                verdicts.push(attempt.job_id.clone());
+                bench.decide(&attempt.job_id, JobState::Succeeded).await;
+            }
+            other => panic!("{other:?} of {subject}"),
+        }
+    }
+    while running < 6 {
+        running += u32::from(bench.attempt().await.1.status == AttemptStatus::Running);
+    }
+    verdicts.sort();
+    let mut wanted = jobs;
+    wanted.sort();
+    assert_eq!(verdicts, wanted);
+    bench.empty(&stream).await;
+
+    // What a module refuses for good is rejected; the server's word settles it.
+    let refused = JobId::generate();
+    bench.submit("work", &refused, json!({"refuse": true})).await;
+    let (_, attempt) = bench.attempt().await;
+    assert_eq!(
+        (attempt.status, attempt.error.unwrap().field),
+        (AttemptStatus::Rejected, Some("params.refuse".into()))
+    );
+    bench.decide(&refused, JobState::Rejected).await;
+    // What is no task at all is taken out.
+    bench.put("work", b"garbage".as_slice()).await;
+    bench.empty(&stream).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_fails_over_at_once_and_a_dead_agent_loses_nothing() {
+    let mut bench = Bench::start(&[("work", "instances = 2\nslots = 1\n")]).await;
+    bench.ready("work", 2).await;
+    let stream = bench.queue("work").await;
+
+    let crashing = JobId::generate();
+    bench.submit("work", &crashing, json!({"mode": "exit_once"})).await;
+    let mut seen = Vec::new();
+    while seen.last() != Some(&(AttemptStatus::Succeeded, 2)) {
+        let (_, attempt) = bench.attempt().await;
+        seen.push((attempt.status, attempt.attempt));
+    }
+    assert_eq!(seen.iter().filter(|step| **step == (AttemptStatus::Crashed, 1)).count(), 1, "{seen:?}");
+    bench.decide(&crashing, JobState::Succeeded).await;
+    bench.empty(&stream).await;
+
+    // The agent dies while a job is in work, and the next one finds it there: it is not run twice.
+    bench.ready("work", 2).await;
+    let long = JobId::generate();
+    bench.submit("work", &long, json!({"delay_ms": 6000})).await;
+    assert_eq!(bench.attempt().await.1.status, AttemptStatus::Running);
+    bench.know(Queued { job: long.clone(), state: JobState::Running, attempts: 1 });
+    bench.agent().kill9();
+    bench.restart_agent();
+    let (_, attempt) = bench.attempt().await;
+    assert_eq!((attempt.status, attempt.attempt), (AttemptStatus::Succeeded, 1));
+    bench.decide(&long, JobState::Succeeded).await;
+    bench.empty(&stream).await;
+    assert!(bench.no_attempt(Duration::from_millis(300)).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_past_its_time_is_cancelled_and_one_that_is_decided_never_begun() {
+    let bench = Bench::start(&[("work", "slots = 1\n")]).await;
+    bench.ready("work", 1).await;
+    let stream = bench.queue("work").await;
+    let slow = JobId::generate();
+    bench.submit_within("work", &slow, json!({"delay_ms": 60_000}), 700).await;
+    assert_eq!(bench.attempt().await.1.status, AttemptStatus::Running);
+    // Its slot is free again before the server has said anything.
+    let next = JobId::generate();
+    bench.submit("work", &next, json!({})).await;
+    loop {
+        let (_, attempt) = bench.attempt().await;
+        if attempt.status == AttemptStatus::Succeeded {
+            assert_eq!(attempt.job_id, next);
+            break;
+        }
+    }
+    bench.decide(&next, JobState::Succeeded).await;
+    bench.decide(&slow, JobState::TimedOut).await;
+    bench.empty(&stream).await;
+
+    let decided = JobId::generate();
+    bench.decide(&decided, JobState::Cancelled).await;
+    bench.submit("work", &decided, json!({})).await;
+    bench.empty(&stream).await;
+    assert!(bench.no_attempt(Duration::from_millis(300)).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_simple_interface_answers_every_request_with_no_server() {
+    let bench = Bench::start(&[("probe", "slots = 2\n")]).await;
+    bench.ready("probe", 1).await;
+    let good = json!({"target": "anything", "module": "probe", "request_id": "test-1"});
+    let (out, reply) = bench.simple::<SimpleReply>("out", &good).await;
+    assert_eq!((reply.request_id.as_str(), reply.protocol.as_str()), ("test-1", "probe"));
+    assert_eq!(reply.outcome["attempt"], 1);
+    // Answered from the first; byte for byte.
+    let (again, _) = bench.simple::<SimpleReply>("out", &good).await;
+    assert_eq!(out, again);
+    let mut other = good.clone();
+    other["target"] = json!("other");
+    let (_, refused) = bench.simple::<SimpleError>("error", &other).await;
+    assert_eq!(
+        (refused.code, refused.name.as_str(), refused.request_id.as_deref()),
+        (409, "conflict", Some("test-1"))
+    );
+
+    for (body, code, field) in [
+        (json!("garbage"), 400, None),
+        (json!({"count": 4, "request_id": "a"}), 400, None),
+        (json!({"target": "::1", "port": 70_000, "request_id": "b"}), 400, Some("port")),
+        (json!({"target": "::1", "count": 0}), 400, Some("count")),
+        (json!({"target": "::1", "module": "nobody"}), 404, Some("module")),
+        (json!({"v": 9, "target": "::1"}), 422, Some("v")),
+        (json!({"target": "x", "module": "probe", "params": {"refuse": true}}), 400, Some("params.refuse")),
+        (json!({"target": "x", "module": "probe", "params": {"mode": "fail"}}), 503, None),
+    ] {
+        let (_, refused) = bench.simple::<SimpleError>("error", &body).await;
+        assert_eq!((refused.code, refused.field.as_deref()), (code, field), "{body}: {refused:?}");
+        assert!(!refused.message.is_empty());
+        if let Some(id) = body.get("request_id") {
+            assert_eq!(refused.request_id.as_deref(), id.as_str());
+        }
+    }
+    // A module that dies over a request costs a second attempt, not the answer.
+    let crash = json!({"target": "x", "module": "probe", "params": {"mode": "exit_once"}});
+    let (_, reply) = bench.simple::<SimpleReply>("out", &crash).await;
+    assert_eq!(reply.outcome["attempt"], 2);
+    // One who asks is answered directly as well.
+    let direct = bench.ask(&json!({"target": "x", "module": "probe"})).await;
+    let reply: SimpleReply = serde_json::from_slice(&direct).unwrap();
+    assert!(!reply.request_id.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn standing_work_reaches_the_instances_and_needs_no_nats_the_next_time() {
+    let mut bench = Bench::start(&[("probe", "instances = 2\nstanding = true\n")]).await;
+    bench.ready("probe", 2).await;
+    bench.assign("probe", 1, &["a", "b", "c", "d", "e", "f", "g", "h"]).await;
+    bench.tell(AgentOp::Assignments { generation: 1 }).await.unwrap();
+    let first = bench.standing(8, SOON).await;
+    assert!(first.values().all(|targets| !targets.is_empty()), "{first:?}");
+    bench.assign("probe", 2, &["a", "b", "c", "d", "e", "f", "g"]).await;
+    bench.tell(AgentOp::Assignments { generation: 2 }).await.unwrap();
+    let second = bench.standing(7, SOON).await;
+    for (instance, targets) in &second {
+        assert!(targets.iter().all(|target| first[instance].contains(target)), "nothing moves");
+    }
+    let beat = bench.beat("targets", |beat| beat.targets == 7).await;
+    assert_eq!(beat.assignment.generation, 2);
+
+    // Without NATS, and with the files gone, the cache is enough.
+    bench.agent().kill9();
+    bench.stop_nats();
+    bench.forget_standing();
+    bench.restart_agent();
+    assert_eq!(bench.standing(7, SOON).await, second);
+}
