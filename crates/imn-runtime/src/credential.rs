@@ -77,12 +77,16 @@ impl Authority {
         let operator = key(directory, "operator", KeyPairType::Operator)?;
         let system = key(directory, "system", KeyPairType::Account)?;
         let account = key(directory, "account", KeyPairType::Account)?;
-        let operator_jwt = token(directory, "operator", || jwt::operator(&operator, &system.public_key()))?;
-        let system_jwt = token(directory, "system", || {
-            jwt::account(&operator, &system.public_key(), "SYS", jwt::Limits::SYSTEM)
-        })?;
-        let account_jwt = token(directory, "account", || {
-            jwt::account(&operator, &account.public_key(), "IMN", jwt::Limits::FULL)
+        let (system_id, account_id) = (system.public_key(), account.public_key());
+        let token = |name, subject: &str, make: &dyn Fn() -> Result<String, Error>| {
+            token(&directory.join(format!("{name}.jwt")), &operator.public_key(), subject, make)
+        };
+        let operator_jwt =
+            token("operator", &operator.public_key(), &|| jwt::operator(&operator, &system_id))?;
+        let system_jwt =
+            token("system", &system_id, &|| jwt::account(&operator, &system_id, "SYS", jwt::Limits::SYSTEM))?;
+        let account_jwt = token("account", &account_id, &|| {
+            jwt::account(&operator, &account_id, "IMN", jwt::Limits::FULL)
         })?;
         Ok(Self { account, system, operator_jwt, system_jwt, account_jwt, directory: directory.to_owned() })
     }
@@ -245,18 +249,22 @@ fn key(directory: &Path, name: &str, kind: KeyPairType) -> Result<KeyPair, Error
     Ok(key)
 }
 
-/// A JWT is made once: a later revocation lives in it and must outlast a restart.
+/// A JWT is made once: a later revocation lives in it and must outlast a restart. One of other keys is made anew.
 fn token(
-    directory: &Path,
-    name: &str,
-    make: impl FnOnce() -> Result<String, Error>,
+    path: &Path,
+    issuer: &str,
+    subject: &str,
+    make: &dyn Fn() -> Result<String, Error>,
 ) -> Result<String, Error> {
-    let path = directory.join(format!("{name}.jwt"));
-    if let Some(text) = file::read_optional(&path)? {
+    if let Some(text) = file::read_optional(path)?
+        && let Some(claims) = claims(text.trim())
+        && claims["iss"] == issuer
+        && claims["sub"] == subject
+    {
         return Ok(text.trim().to_owned());
     }
     let text = make()?;
-    file::write_atomic(&path, format!("{text}\n").as_bytes())?;
+    file::write_atomic(path, format!("{text}\n").as_bytes())?;
     Ok(text)
 }
 
@@ -278,6 +286,12 @@ mod tests {
         assert_eq!(first.account(), second.account());
         assert_eq!(first.system_account(), second.system_account());
         assert_eq!(first.operator_jwt(), second.operator_jwt());
+        // A key that is lost is made anew, and vouched for.
+        std::fs::remove_file(directory.path().join("account.nk")).unwrap();
+        let third = Authority::open(directory.path()).unwrap();
+        assert_ne!(third.account().0, first.account().0);
+        assert_eq!(claims(third.account().1).unwrap()["sub"], third.account().0);
+        assert_eq!(third.system_account(), first.system_account());
         std::fs::write(directory.path().join("account.nk"), "nonsense").unwrap();
         let error = Authority::open(directory.path()).unwrap_err().to_string();
         assert!(error.starts_with("read the key ") && error.contains("account.nk"), "{error}");
