@@ -5,6 +5,7 @@
 
 mod address;
 mod agent;
+mod assign;
 mod consensus;
 mod filter;
 mod job;
@@ -15,6 +16,7 @@ mod tier;
 
 pub use address::{AddressError, canonical, classify};
 pub use agent::{Agent, Liveness};
+pub use assign::{Choice, Reason, Room, Selector, Unmet, Vantage, explain};
 pub use consensus::{Consensus, Vote, consensus};
 pub use filter::{FieldValue, Fields, Filter, FilterError, LiteralError, Sort};
 pub use job::{Candidate, Verdict, check_submit, job_state, may_follow, select, verdict};
