@@ -1,0 +1,156 @@
+use imn_contract::latest::{RttSummary, TimestampSource};
+use serde_json::Value;
+
+use super::*;
+
+fn measured() -> Row {
+    Row {
+        agent: Some("lon1".to_owned()),
+        source: Some("192.0.2.9".parse().unwrap()),
+        elapsed: Some(Duration::from_millis(3_010)),
+        outcome: PingOutcome {
+            target: "www.example.net".to_owned(),
+            address: Some("192.0.2.1".to_owned()),
+            protocol: "icmp".to_owned(),
+            port: None,
+            size: Some(56),
+            dscp: 0,
+            sent: 4,
+            received: 3,
+            unknown: 0,
+            loss_pct: Some(25.0),
+            rtt_ms: RttSummary {
+                min: Some(10.5),
+                avg: Some(11.0),
+                max: Some(11.5),
+                stddev: Some(0.5),
+                p50: Some(11.0),
+                p95: None,
+            },
+            ipdv_ms: Some(0.5),
+            pdv_ms: Some(0.5),
+            jitter_ms: Some(0.5),
+            duplicates: 1,
+            late: 0,
+            reordered: 0,
+            rtts_ms: vec![Some(10.5), Some(11.0), None, Some(11.5)],
+            timestamp_source: TimestampSource::Kernel,
+            error_us: 12.5,
+            tmax_ms: 1000,
+            time: Some("2026-11-20T08:00:00.000001Z".to_owned()),
+            error: None,
+        },
+    }
+}
+
+fn unresolved() -> Row {
+    let mut row = Row::new(PingOutcome {
+        target: "no such\",=\nname\u{1b}".to_owned(),
+        address: None,
+        sent: 0,
+        received: 0,
+        loss_pct: None,
+        rtt_ms: RttSummary::default(),
+        ipdv_ms: None,
+        pdv_ms: None,
+        jitter_ms: None,
+        duplicates: 0,
+        rtts_ms: Vec::new(),
+        timestamp_source: TimestampSource::User,
+        error_us: 0.0,
+        time: None,
+        error: Some("resolve: Name or service not known".to_owned()),
+        ..measured().outcome
+    });
+    row.agent = Some("nyc1".to_owned());
+    row
+}
+
+fn summary(rows: &[Row]) -> Summary {
+    let mut tally = Tally::default();
+    for row in rows {
+        tally.add(row);
+    }
+    tally.finish(Duration::from_millis(3_050), Duration::from_micros(1_500))
+}
+
+fn written(format: Format, rows: &[Row], with_summary: bool) -> String {
+    let layout = Layout::for_targets(["www.example.net"]).with_agents(["lon1"]).with_addresses(false);
+    let mut out = Vec::new();
+    let mut writer = Writer::new(&mut out, format, layout);
+    for row in rows {
+        writer.row(row).unwrap();
+    }
+    if with_summary {
+        let placed = writer.summary(&summary(rows)).unwrap();
+        assert_eq!(placed, !matches!(format, Format::Csv | Format::Atlas), "{format}");
+    }
+    writer.finish().unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn measurements_in_every_format() {
+    let rows = [measured(), unresolved()];
+    for format in Format::ALL {
+        // The time of a result that has none is now.
+        let rows = if format == Format::Atlas { &rows[..1] } else { &rows[..] };
+        insta::assert_snapshot!(format.name(), written(format, rows, true));
+    }
+}
+
+#[test]
+fn summaries_in_every_format() {
+    let summary = summary(&[measured(), unresolved()]);
+    let all: Vec<String> = Format::ALL
+        .into_iter()
+        .map(|format| {
+            let mut out = Vec::new();
+            summary.write(&mut out, format).unwrap();
+            format!("-- {format}\n{}", String::from_utf8(out).unwrap())
+        })
+        .collect();
+    insta::assert_snapshot!(all.join(""));
+}
+
+#[test]
+fn nothing_measured_is_well_formed() {
+    for format in [Format::Json, Format::Atlas] {
+        assert_eq!(written(format, &[], false), "[]\n");
+    }
+    assert!(written(Format::Csv, &[], false).starts_with("agent,target,"));
+    for format in [Format::Table, Format::Ndjson, Format::Prometheus, Format::Influx] {
+        assert_eq!(written(format, &[], false), "", "{format}");
+    }
+}
+
+#[test]
+fn json_has_the_fields_that_scripts_rely_on() {
+    let rows: Vec<Value> = serde_json::from_str(&written(Format::Json, &[measured()], false)).unwrap();
+    for name in
+        "target address sent received unknown loss_pct rtt_ms ipdv_ms pdv_ms jitter_ms duplicates late \
+                 reordered rtts_ms timestamp_source error_us tmax_ms error"
+            .split_whitespace()
+    {
+        assert!(rows[0].get(name).is_some(), "{name}");
+    }
+    for name in "min avg max stddev p50 p95".split_whitespace() {
+        assert!(rows[0]["rtt_ms"].get(name).is_some(), "{name}");
+    }
+}
+
+#[test]
+fn loss_is_infinite_in_a_summary() {
+    let summary = summary(&[measured()]);
+    assert_eq!((summary.sent, summary.lost), (4, 1));
+    assert_eq!((summary.rtt_ms.p50, summary.rtt_ms.p95, summary.rtt_ms.max), (Some(11.0), None, Some(11.5)));
+}
+
+#[test]
+fn formats_have_names() {
+    for format in Format::ALL {
+        assert_eq!(format.name().parse(), Ok(format));
+    }
+    let error = "yaml".parse::<Format>().unwrap_err().to_string();
+    assert_eq!(error, "\"yaml\" is no format; use table, json, ndjson, csv, atlas, prometheus, influx");
+}
