@@ -6,6 +6,7 @@
 //!
 //! Deliberately absent: the measurement engines, files of the agents, and decisions, which are `imn-domain`'s.
 
+mod api;
 mod assign;
 mod clock;
 mod config;
@@ -21,5 +22,6 @@ mod server;
 mod status;
 mod streams;
 
+pub use api::{Minted, Role, mint, openapi};
 pub use config::{Config, StreamBytes};
 pub use error::Error;

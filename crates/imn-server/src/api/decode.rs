@@ -1,0 +1,172 @@
+//! Requests into values: bodies and queries, strictly, with errors that name the field.
+
+use std::ops::Deref;
+
+use axum::{
+    body::{Bytes, to_bytes},
+    extract::{FromRequest, FromRequestParts, Request},
+    http::{HeaderMap, StatusCode, header, request::Parts},
+};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use super::problem::Problem;
+
+/// Greatest body of an ordinary request, in bytes.
+pub(crate) const MAX_BODY: usize = 1 << 20;
+
+/// A JSON body, also under curl's default content type. Unknown fields are refused by `T`.
+pub(crate) struct Body<T>(pub(crate) T);
+
+/// A query string. Unknown and repeated parameters are refused.
+pub(crate) struct Query<T>(pub(crate) T);
+
+/// The one parameter of the path, percent-decoded.
+pub(crate) struct Key(pub(crate) String);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
+        let media = media_type(&parts.headers);
+        if !matches!(media, "" | "application/json" | "application/x-www-form-urlencoded")
+            && !(media.starts_with("application/") && media.ends_with("+json"))
+        {
+            return Err(unsupported(media, "application/json"));
+        }
+        json(&read(&parts.headers, body, MAX_BODY).await?).map(Self)
+    }
+}
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let axum::extract::Query(pairs) =
+            axum::extract::Query::<Vec<(String, String)>>::try_from_uri(&parts.uri)
+                .map_err(|error| Problem::field("", format!("malformed query string: {error}")))?;
+        let mut map = Map::new();
+        for (name, value) in pairs {
+            if map.insert(name.clone(), Value::String(value)).is_some() {
+                return Err(Problem::field(name, "is given more than once"));
+            }
+        }
+        value(Value::Object(map)).map(Self)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Key {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        axum::extract::Path::<String>::from_request_parts(parts, state)
+            .await
+            .map(|axum::extract::Path(key)| Self(key))
+            .map_err(|error| Problem::field("path", error.body_text()))
+    }
+}
+
+impl Deref for Key {
+    type Target = str;
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The media type of a body, without parameters; empty when none is said.
+pub(crate) fn media_type(headers: &HeaderMap) -> &str {
+    let text = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+    text.split(';').next().unwrap_or("").trim()
+}
+
+/// The refusal of a media type.
+pub(crate) fn unsupported(media: &str, wanted: &str) -> Problem {
+    Problem::new(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "unsupported-media-type",
+        format!("the body is {media:?}; send {wanted}"),
+    )
+}
+
+/// Reads a whole body of at most `limit` bytes.
+pub(crate) async fn read(
+    headers: &HeaderMap,
+    body: axum::body::Body,
+    limit: usize,
+) -> Result<Bytes, Problem> {
+    let too_large = || {
+        Problem::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "too-large",
+            format!("the body is larger than {limit} bytes"),
+        )
+    };
+    let declared = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|v| v.to_str().ok())
+        .and_then(|text| text.parse::<usize>().ok());
+    if declared.is_some_and(|length| length > limit) {
+        return Err(too_large());
+    }
+    to_bytes(body, limit).await.map_err(|error| {
+        let mut source: Option<&dyn std::error::Error> = Some(&error);
+        while let Some(inner) = source {
+            // The only failure of the limited body that is not the client's connection.
+            if inner.to_string() == "length limit exceeded" {
+                return too_large();
+            }
+            source = inner.source();
+        }
+        Problem::field("", format!("the body could not be read: {error}"))
+    })
+}
+
+/// One JSON value and nothing after it.
+pub(crate) fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Err(Problem::field("", "the body is empty; send a JSON object"));
+    }
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+        let path = error.path().to_string();
+        let inner = error.into_inner();
+        if inner.is_data() {
+            located(&path, &inner.to_string())
+        } else {
+            Problem::field(field(&path, ""), format!("malformed JSON: {inner}"))
+        }
+    })?;
+    deserializer.end().map_err(|error| Problem::field("", format!("malformed JSON: {error}")))?;
+    Ok(value)
+}
+
+/// A JSON value as `T`.
+pub(crate) fn value<T: DeserializeOwned>(value: Value) -> Result<T, Problem> {
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let path = error.path().to_string();
+        located(&path, &error.into_inner().to_string())
+    })
+}
+
+fn located(path: &str, message: &str) -> Problem {
+    // Where the key itself is at fault, serde names it in the message only.
+    let named = ["unknown field `", "missing field `", "duplicate field `"]
+        .iter()
+        .find_map(|start| message.strip_prefix(start)?.split('`').next())
+        .unwrap_or("");
+    let message = message.rsplit_once(" at line ").map_or(message, |(text, _)| text);
+    Problem::field(field(path, named), message)
+}
+
+/// Joins serde's path, whose root is `.`, and the name of a key within.
+fn field(path: &str, name: &str) -> String {
+    let path = if path == "." { "" } else { path };
+    match (path, name) {
+        (path, "") => path.to_owned(),
+        ("", name) => name.to_owned(),
+        // The key's own path is already there when serde tracked it.
+        (path, name) if path == name || path.ends_with(&format!(".{name}")) => path.to_owned(),
+        (path, name) => format!("{path}.{name}"),
+    }
+}

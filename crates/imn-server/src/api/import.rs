@@ -1,0 +1,314 @@
+//! `targets:import` and `targets:export`: many targets at once.
+
+mod csv;
+
+use std::collections::{BTreeSet, HashMap};
+
+use axum::{
+    Json,
+    body::{Body, Bytes},
+    extract::{Request, State},
+    http::header,
+    response::{IntoResponse, Response},
+};
+use futures::stream;
+use imn_domain as domain;
+use imn_store::CatalogError;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    Api, audit,
+    auth::Principal,
+    decode::{self, Query},
+    problem::{FieldError, Problem},
+    target::{Target, TargetSpec},
+    targets::{filter, refused},
+};
+use crate::clock::now_us;
+
+/// Greatest import, in bytes.
+pub(crate) const MAX_BODY: usize = 64 << 20;
+const MAX_LINES: usize = 100_000;
+/// Targets read or written at once.
+const CHUNK: usize = 2_000;
+/// Errors listed at most.
+const MAX_ERRORS: usize = 1_000;
+/// Lines between two pauses that let other requests have the thread.
+const PAUSE_LINES: usize = 500;
+
+/// One field of one line that is wrong.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct LineError {
+    /// Number of the line, from 1.
+    pub line: usize,
+    /// Path of the field; empty for the line as a whole.
+    pub field: String,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+/// What became of an import.
+#[derive(Clone, Debug, Default, Serialize, ToSchema)]
+pub struct ImportReport {
+    /// Targets added.
+    pub created: usize,
+    /// Targets that were there and are now as the line says.
+    pub updated: usize,
+    /// Targets that were as the line says already.
+    pub unchanged: usize,
+    /// Lines that were not imported; the first 1,000.
+    pub errors: Vec<LineError>,
+}
+
+/// How to import.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ImportQuery {
+    /// `true`: only say what would be done.
+    #[param(value_type = Option<bool>)]
+    dry_run: Option<String>,
+    /// `true`: change nothing when any line is wrong.
+    #[param(value_type = Option<bool>)]
+    atomic: Option<String>,
+}
+
+/// Which targets to export.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ExportQuery {
+    /// As of the list of targets.
+    filter: Option<String>,
+}
+
+/// The last line of an export.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Trailer {
+    count: usize,
+}
+
+/// What an import will do.
+#[derive(Default)]
+struct Plan {
+    create: Vec<(usize, domain::Target)>,
+    update: Vec<(usize, domain::Target)>,
+    report: ImportReport,
+    failed: BTreeSet<usize>,
+}
+
+pub(crate) fn routes() -> OpenApiRouter<Api> {
+    OpenApiRouter::new().routes(routes!(import)).routes(routes!(export))
+}
+
+/// Add or change many targets
+///
+/// Lines are targets as POST takes them, as NDJSON, or CSV whose header names the fields (`address,tier,tags.pop`). A
+/// target whose address is there already is replaced. At most 100,000 lines.
+#[utoipa::path(post, path = "/api/v1/targets:import", tag = "targets", operation_id = "import_targets", params(ImportQuery),
+    request_body(content((String = "application/x-ndjson"), (String = "text/csv"))),
+    responses((status = 200, description = "What became of it", body = ImportReport)))]
+async fn import(
+    State(api): State<Api>,
+    by: Principal,
+    Query(query): Query<ImportQuery>,
+    request: Request,
+) -> Result<Json<ImportReport>, Problem> {
+    let dry_run = flag("dry_run", query.dry_run.as_deref())?;
+    let atomic = flag("atomic", query.atomic.as_deref())?;
+    let (parts, body) = request.into_parts();
+    let is_csv = match decode::media_type(&parts.headers) {
+        "text/csv" => true,
+        "application/x-ndjson" | "application/jsonl" | "application/ndjson" => false,
+        media => return Err(decode::unsupported(media, "application/x-ndjson or text/csv")),
+    };
+    let bytes = decode::read(&parts.headers, body, MAX_BODY).await?;
+    let text = std::str::from_utf8(&bytes)
+        .map_err(|error| Problem::field("", format!("the body is not UTF-8: {error}")))?;
+    let lines = if is_csv { csv::lines(text)? } else { ndjson(text) };
+    if lines.len() > MAX_LINES {
+        return Err(Problem::field("", format!("{} lines; at most {MAX_LINES} at once", lines.len())));
+    }
+    let mut plan = plan(&api, lines).await?;
+    if dry_run || (atomic && !plan.failed.is_empty()) {
+        if !dry_run {
+            (plan.report.updated, plan.report.unchanged) = (0, 0);
+            plan.create.clear();
+        }
+        plan.report.created = plan.create.len();
+        return Ok(Json(plan.report));
+    }
+    let report = carry_out(&api, plan, atomic).await?;
+    if report.created + report.updated > 0 {
+        api.changed();
+        let detail = json!({ "created": report.created, "updated": report.updated });
+        audit::record(&api, &by, "target.import", "targets", &detail).await;
+    }
+    Ok(Json(report))
+}
+
+/// Stream all targets, one per line; the last line is `{"count": n}`
+#[utoipa::path(get, path = "/api/v1/targets:export", tag = "targets", operation_id = "export_targets", params(ExportQuery),
+    responses((status = 200, description = "The targets, by id", body = String, content_type = "application/x-ndjson")))]
+async fn export(State(api): State<Api>, Query(query): Query<ExportQuery>) -> Result<Response, Problem> {
+    let filter = filter(query.filter.as_deref())?;
+    let catalog = api.context.catalog.clone();
+    let lines = stream::try_unfold(Some((None::<String>, 0usize)), move |state| {
+        let (catalog, filter) = (catalog.clone(), filter.clone());
+        async move {
+            let Some((after, mut count)) = state else { return Ok(None) };
+            let page = catalog.targets(after.as_deref(), CHUNK).await?;
+            let mut text = String::new();
+            for target in page.items.into_iter().filter(|target| filter.matches(target)) {
+                count += 1;
+                text.push_str(&line(&Target::from(target)));
+            }
+            if page.next.is_none() {
+                text.push_str(&line(&Trailer { count }));
+            }
+            Ok::<_, CatalogError>(Some((Bytes::from(text), page.next.map(|next| (Some(next), count)))))
+        }
+    });
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response())
+}
+
+fn line(value: &impl Serialize) -> String {
+    // Plain values always serialize.
+    serde_json::to_string(value).unwrap_or_default() + "\n"
+}
+
+fn flag(field: &str, text: Option<&str>) -> Result<bool, Problem> {
+    match text {
+        None | Some("false" | "0") => Ok(false),
+        Some("true" | "1" | "") => Ok(true),
+        Some(_) => Err(Problem::field(field, "is neither true nor false")),
+    }
+}
+
+/// Each line's number and target.
+type Lines = Vec<(usize, Result<TargetSpec, Problem>)>;
+
+fn ndjson(text: &str) -> Lines {
+    let mut lines: Lines = Vec::new();
+    for (at, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        // The trailer of an export is no target; it only shows that nothing is missing.
+        if let Ok(Trailer { count }) = serde_json::from_str(line) {
+            if count != lines.len() {
+                let message =
+                    format!("the export had {count} targets, {} lines came before this", lines.len());
+                lines.push((at + 1, Err(Problem::field("count", message))));
+            }
+            continue;
+        }
+        lines.push((at + 1, decode::json(line.as_bytes())));
+    }
+    lines
+}
+
+async fn plan(api: &Api, lines: Lines) -> Result<Plan, Problem> {
+    let catalog = &api.context.catalog;
+    let tiers: Vec<String> = catalog.tiers().await?.into_iter().map(|tier| tier.name).collect();
+    let mut known = HashMap::new();
+    let mut after = None;
+    loop {
+        let page = catalog.targets(after.as_deref(), CHUNK).await?;
+        known.extend(page.items.into_iter().map(|target| (target.address.clone(), target)));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    let now = now_us();
+    let mut plan = Plan::default();
+    let mut seen: HashMap<String, usize> = HashMap::new();
+    for (at, (number, spec)) in lines.into_iter().enumerate() {
+        if at.is_multiple_of(PAUSE_LINES) {
+            tokio::task::yield_now().await;
+        }
+        if let Err(problem) = spec.and_then(|spec| plan.take(number, spec, &known, &mut seen, &tiers, now)) {
+            plan.fail(number, problem);
+        }
+    }
+    plan.report.updated = plan.update.len();
+    Ok(plan)
+}
+
+impl Plan {
+    fn take(
+        &mut self,
+        line: usize,
+        mut spec: TargetSpec,
+        known: &HashMap<String, domain::Target>,
+        seen: &mut HashMap<String, usize>,
+        tiers: &[String],
+        now: i64,
+    ) -> Result<(), Problem> {
+        // An id is of the network that the target was exported from; here the address decides.
+        spec.id = None;
+        let new = spec.clone().create(now)?;
+        if !tiers.contains(&new.tier) {
+            return Err(Problem::field("tier", format!("there is no tier {:?}", new.tier)));
+        }
+        if let Some(first) = seen.insert(new.address.clone(), line) {
+            return Err(Problem::field("address", format!("is the same as on line {first}")));
+        }
+        let Some(old) = known.get(&new.address) else {
+            self.create.push((line, new));
+            return Ok(());
+        };
+        let next = spec.replace(old.clone(), now)?;
+        let same =
+            domain::Target { updated_us: old.updated_us, revision: old.revision, ..next.clone() } == *old;
+        if same {
+            self.report.unchanged += 1;
+        } else {
+            self.update.push((line, next));
+        }
+        Ok(())
+    }
+
+    fn fail(&mut self, line: usize, problem: Problem) {
+        self.failed.insert(line);
+        for FieldError { field, message, .. } in problem.into_errors() {
+            if self.report.errors.len() < MAX_ERRORS {
+                self.report.errors.push(LineError { line, field, message });
+            }
+        }
+    }
+}
+
+async fn carry_out(api: &Api, mut plan: Plan, atomic: bool) -> Result<ImportReport, Problem> {
+    let catalog = &api.context.catalog;
+    let (create, update) = (std::mem::take(&mut plan.create), std::mem::take(&mut plan.update));
+    plan.report.updated = 0;
+    // One transaction when it must be all or nothing.
+    let chunk = if atomic { create.len().max(1) } else { CHUNK };
+    for part in create.chunks(chunk) {
+        let targets: Vec<domain::Target> = part.iter().map(|(_, target)| target.clone()).collect();
+        match catalog.create_targets(&targets).await {
+            Ok(()) => plan.report.created += targets.len(),
+            Err(error) if atomic => return Err(refused(error)),
+            // Somebody else made one of them meanwhile: the others are none the worse for it.
+            Err(CatalogError::Exists { .. } | CatalogError::Reference { .. }) => {
+                for (line, target) in part {
+                    match catalog.create_targets(std::slice::from_ref(target)).await {
+                        Ok(()) => plan.report.created += 1,
+                        Err(error) => plan.fail(*line, refused(error)),
+                    }
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    for (line, target) in update {
+        match catalog.update_target(&target).await {
+            Ok(()) => plan.report.updated += 1,
+            Err(error) => plan.fail(line, refused(error)),
+        }
+    }
+    Ok(plan.report)
+}

@@ -1,0 +1,101 @@
+//! What stands outside `/api/v1`: health, figures, the OpenAPI document.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    body::Bytes,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::Api;
+
+/// The format of the metrics page.
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The server's process answers.
+#[derive(Serialize, ToSchema)]
+pub struct Healthy {
+    /// `ok`.
+    pub status: &'static str,
+    /// Version of the program.
+    pub version: &'static str,
+}
+
+/// Whether the server can do its work.
+#[derive(Serialize, ToSchema)]
+pub struct Ready {
+    /// Whether every part works.
+    pub ready: bool,
+    /// The parts.
+    pub parts: Vec<PartView>,
+}
+
+/// What the server depends on, or does itself.
+#[derive(Serialize, ToSchema)]
+pub struct PartView {
+    /// Its name, such as `nats`.
+    pub name: &'static str,
+    /// Whether it works.
+    pub ready: bool,
+    /// Why not.
+    #[schema(required)]
+    pub reason: Option<String>,
+}
+
+/// The OpenAPI document, rendered once.
+#[derive(Clone)]
+pub(crate) struct Document(pub(crate) Arc<str>);
+
+pub(crate) fn routes() -> OpenApiRouter<Api> {
+    OpenApiRouter::new()
+        .routes(routes!(healthz))
+        .routes(routes!(readyz))
+        .routes(routes!(metrics))
+        .routes(routes!(document))
+}
+
+/// Whether the process answers
+#[utoipa::path(get, path = "/healthz", tag = "server", operation_id = "healthz",
+    responses((status = 200, description = "It does", body = Healthy)))]
+async fn healthz() -> Json<Healthy> {
+    Json(Healthy { status: "ok", version: env!("CARGO_PKG_VERSION") })
+}
+
+/// Whether the server can do its work
+#[utoipa::path(get, path = "/readyz", tag = "server", operation_id = "readyz",
+    responses((status = 200, description = "It can", body = Ready),
+              (status = 503, description = "It cannot, and why", body = Ready)))]
+async fn readyz(State(api): State<Api>) -> Response {
+    let parts: Vec<PartView> = api
+        .context
+        .readiness
+        .parts()
+        .into_iter()
+        .map(|(part, state)| PartView { name: part.name(), ready: state.is_ok(), reason: state.err() })
+        .collect();
+    let ready = parts.iter().all(|part| part.ready);
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    // The body says more than a problem could: it is left as it is.
+    (status, axum::Extension(super::problem::Verbatim), Json(Ready { ready, parts })).into_response()
+}
+
+/// Figures in the OpenMetrics text format
+#[utoipa::path(get, path = "/metrics", tag = "server", operation_id = "metrics",
+    responses((status = 200, description = "The figures", body = String, content_type = "application/openmetrics-text")))]
+async fn metrics(State(api): State<Api>) -> Response {
+    ([(header::CONTENT_TYPE, OPENMETRICS)], api.context.metrics.page()).into_response()
+}
+
+/// This document
+#[utoipa::path(get, path = "/openapi.json", tag = "server", operation_id = "openapi",
+    responses((status = 200, description = "OpenAPI 3.1", body = Object)))]
+async fn document(State(api): State<Api>) -> Response {
+    let text = Bytes::copy_from_slice(api.document.0.as_bytes());
+    ([(header::CONTENT_TYPE, "application/json")], text).into_response()
+}

@@ -1,0 +1,364 @@
+//! `/modules`: module instances of all agents, and switching types on and off.
+
+use std::collections::BTreeMap;
+
+use async_nats::HeaderMap;
+use axum::{Json, extract::State};
+use futures::future::join_all;
+use imn_contract::{
+    AgentId, ModuleType, canonical_type,
+    latest::{AgentControl, AgentOp, ControlReply, ModuleState},
+    subject,
+};
+use imn_domain::Liveness;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    Api, audit,
+    auth::Principal,
+    decode::{Key, Query},
+    page::List,
+    problem::Problem,
+    text,
+    tiers::Nothing,
+};
+use crate::{clock::now_us, context::Context, registry::Instance};
+
+/// A module instance.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct ModuleInstance {
+    /// Its name, stable across restarts of its process.
+    pub instance: String,
+    /// Its agent.
+    pub agent: String,
+    /// Its module type.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Version of the module.
+    pub version: String,
+    /// `starting`, `ready`, `saturated`, `draining`, `degraded`, `lost`, `backoff`, `quarantined` or `disabled`.
+    #[schema(value_type = String)]
+    pub state: ModuleState,
+    /// Why it is not ready.
+    #[schema(required)]
+    pub reason: Option<String>,
+    /// Jobs in work.
+    pub inflight: u32,
+    /// Jobs that it can do at once.
+    pub slots: u32,
+    /// Its process, on its agent's host.
+    #[schema(required)]
+    pub pid: Option<u32>,
+    /// Times its process was started again since the agent began.
+    pub restarts: u32,
+    /// Whether it takes standing assignments.
+    pub standing: bool,
+    /// When it was last heard of, RFC 3339 UTC.
+    pub last_seen: String,
+    /// Its own figures.
+    #[schema(required)]
+    pub health: Option<ModuleHealth>,
+}
+
+/// What an instance says of itself.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct ModuleHealth {
+    /// Jobs accepted and waiting.
+    pub queued: u32,
+    /// Smoothed service time, in milliseconds.
+    pub ewma_ms: f64,
+    /// Jobs done since start.
+    pub done: u64,
+    /// Of them, failed.
+    pub errors: u64,
+    /// Circuits open.
+    pub circuits_open: u32,
+    /// Rounds that fell due since start.
+    pub rounds_due: u64,
+    /// Of them, completed and spooled.
+    pub rounds_done: u64,
+    /// 99th percentile of sent − due, in microseconds.
+    pub late_p99_us: u64,
+}
+
+/// All instances of a type together.
+#[derive(Clone, Debug, Default, Serialize, ToSchema)]
+pub struct ModuleTypeSummary {
+    /// The type.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Agents that have an instance.
+    pub agents: usize,
+    /// Instances.
+    pub instances: usize,
+    /// Of them, able to take jobs.
+    pub ready: usize,
+    /// Versions in use.
+    pub versions: Vec<String>,
+    /// Jobs that they can do at once.
+    pub slots: u32,
+    /// Jobs in work.
+    pub inflight: u32,
+    /// Jobs waiting in instances.
+    pub queued: u32,
+    /// Jobs done.
+    pub done: u64,
+    /// Of them, failed.
+    pub errors: u64,
+}
+
+/// Module instances, and their types.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Modules {
+    /// The instances, by name.
+    pub items: Vec<ModuleInstance>,
+    /// The types of these, by name.
+    pub types: Vec<ModuleTypeSummary>,
+    /// Always null: there is one page.
+    #[schema(required)]
+    pub next_page_token: Option<String>,
+}
+
+/// A type with its instances and parameters.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct ModuleTypeDetail {
+    /// All instances together.
+    pub summary: ModuleTypeSummary,
+    /// The instances, by name.
+    pub instances: Vec<ModuleInstance>,
+    /// JSON Schema of `params`, as an instance announced it; null when none did.
+    #[schema(value_type = Object)]
+    pub params_schema: Value,
+}
+
+/// What one agent answered.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Told {
+    /// The agent.
+    pub agent: String,
+    /// Whether it did it.
+    pub ok: bool,
+    /// Why not.
+    #[schema(required)]
+    pub error: Option<String>,
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ModulesQuery {
+    /// Only those of this agent.
+    agent: Option<String>,
+    /// Only those of this type or alias.
+    #[serde(rename = "type")]
+    kind: Option<String>,
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct SwitchQuery {
+    /// Only on this agent; by default on every agent that has the type.
+    agent: Option<String>,
+}
+
+pub(crate) fn routes() -> OpenApiRouter<Api> {
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(show))
+        .routes(routes!(enable))
+        .routes(routes!(disable))
+}
+
+/// List the module instances of all agents
+#[utoipa::path(get, path = "/api/v1/modules", tag = "modules", operation_id = "list_modules", params(ModulesQuery),
+    responses((status = 200, description = "The instances and their types", body = Modules)))]
+async fn list(State(api): State<Api>, Query(query): Query<ModulesQuery>) -> Json<Modules> {
+    let kind = query.kind.as_deref().map(canonical_type);
+    let mut instances = api.context.registry.instances(now_us());
+    instances.retain(|i| {
+        query.agent.as_ref().is_none_or(|agent| i.agent.as_str() == agent)
+            && kind.is_none_or(|kind| i.kind.as_str() == kind)
+    });
+    let types = summaries(&instances);
+    let items = instances.into_iter().map(ModuleInstance::from).collect();
+    Json(Modules { items, types, next_page_token: None })
+}
+
+/// Show a module type
+#[utoipa::path(get, path = "/api/v1/modules/{type}", tag = "modules", operation_id = "get_module",
+    params(("type" = String, Path, description = "The type or an alias")),
+    responses((status = 200, description = "The type", body = ModuleTypeDetail)))]
+async fn show(
+    State(api): State<Api>,
+    kind: Key,
+    Query(Nothing {}): Query<Nothing>,
+) -> Result<Json<ModuleTypeDetail>, Problem> {
+    let mut instances = api.context.registry.instances(now_us());
+    instances.retain(|i| i.kind.as_str() == canonical_type(&kind));
+    let summary = summaries(&instances).pop().ok_or_else(|| Problem::not_found("module type", &kind))?;
+    let params_schema = instances
+        .iter()
+        .map(|i| &i.params_schema)
+        .find(|schema| !schema.is_null())
+        .cloned()
+        .unwrap_or_default();
+    let instances = instances.into_iter().map(ModuleInstance::from).collect();
+    Ok(Json(ModuleTypeDetail { summary, instances, params_schema }))
+}
+
+/// Start a module type's instances
+#[utoipa::path(post, path = "/api/v1/modules/{type}/enable", tag = "modules", operation_id = "enable_module",
+    params(("type" = String, Path, description = "The type or an alias"), SwitchQuery),
+    responses((status = 200, description = "What each agent answered", body = List<Told>)))]
+async fn enable(
+    State(api): State<Api>,
+    by: Principal,
+    kind: Key,
+    Query(query): Query<SwitchQuery>,
+) -> Result<Json<List<Told>>, Problem> {
+    let kind = module_type(&kind)?;
+    switch(&api, &by, AgentOp::Enable { kind: kind.clone() }, &kind, query.agent.as_deref()).await
+}
+
+/// Drain a module type's instances and keep them down
+#[utoipa::path(post, path = "/api/v1/modules/{type}/disable", tag = "modules", operation_id = "disable_module",
+    params(("type" = String, Path, description = "The type or an alias"), SwitchQuery),
+    responses((status = 200, description = "What each agent answered", body = List<Told>)))]
+async fn disable(
+    State(api): State<Api>,
+    by: Principal,
+    kind: Key,
+    Query(query): Query<SwitchQuery>,
+) -> Result<Json<List<Told>>, Problem> {
+    let kind = module_type(&kind)?;
+    switch(&api, &by, AgentOp::Disable { kind: kind.clone() }, &kind, query.agent.as_deref()).await
+}
+
+fn module_type(text: &str) -> Result<ModuleType, Problem> {
+    ModuleType::new(canonical_type(text)).map_err(|error| Problem::field("type", error.to_string()))
+}
+
+async fn switch(
+    api: &Api,
+    by: &Principal,
+    op: AgentOp,
+    kind: &ModuleType,
+    only: Option<&str>,
+) -> Result<Json<List<Told>>, Problem> {
+    let agents: Vec<AgentId> = match only {
+        Some(id) => {
+            let agent = AgentId::new(id).ok().and_then(|id| api.context.registry.agent(&id, now_us()));
+            vec![agent.ok_or_else(|| Problem::not_found("agent", id))?.agent.id]
+        }
+        None => with_type(&api.context, kind),
+    };
+    if agents.is_empty() {
+        return Err(Problem::not_found("module type", kind.as_str()));
+    }
+    let control = AgentControl { v: 1, op };
+    let told = join_all(agents.iter().map(|agent| tell(&api.context, agent, &control))).await;
+    let action =
+        if matches!(control.op, AgentOp::Enable { .. }) { "module.enable" } else { "module.disable" };
+    let done: Vec<&str> = told.iter().filter(|t| t.ok).map(|t| t.agent.as_str()).collect();
+    if done.is_empty() {
+        let reasons: Vec<String> =
+            told.iter().map(|t| format!("{}: {}", t.agent, t.error.as_deref().unwrap_or_default())).collect();
+        return Err(Problem::unavailable(format!("no agent did it: {}", reasons.join("; "))));
+    }
+    audit::record(api, by, action, kind.as_str(), &json!({ "agents": done })).await;
+    Ok(Json(List::whole(told)))
+}
+
+/// Agents that can be told, and have or had an instance of the type.
+fn with_type(context: &Context, kind: &ModuleType) -> Vec<AgentId> {
+    let now = now_us();
+    let mut agents: Vec<AgentId> = context
+        .registry
+        .instances(now)
+        .into_iter()
+        .filter(|instance| instance.kind == *kind)
+        .map(|instance| instance.agent)
+        .filter(|id| context.registry.agent(id, now).is_some_and(|a| a.liveness != Liveness::Offline))
+        .collect();
+    agents.sort();
+    agents.dedup();
+    agents
+}
+
+async fn tell(context: &Context, agent: &AgentId, control: &AgentControl) -> Told {
+    let subject = subject::agent_control(agent);
+    let reply = context
+        .client
+        .request_within::<_, ControlReply>(&subject, control, HeaderMap::new(), Context::CONTROL_TIMEOUT)
+        .await;
+    let error = match reply {
+        Ok(ControlReply { ok: true, .. }) => None,
+        Ok(ControlReply { error: Some(fault), .. }) => Some(fault.to_string()),
+        Ok(_) => Some("refused without a reason".to_owned()),
+        Err(error) => Some(error.to_string()),
+    };
+    Told { agent: agent.to_string(), ok: error.is_none(), error }
+}
+
+fn summaries(instances: &[Instance]) -> Vec<ModuleTypeSummary> {
+    let mut types: BTreeMap<&ModuleType, (ModuleTypeSummary, Vec<&AgentId>)> = BTreeMap::new();
+    for instance in instances {
+        let (summary, agents) = types.entry(&instance.kind).or_default();
+        if !agents.contains(&&instance.agent) {
+            agents.push(&instance.agent);
+        }
+        if !summary.versions.contains(&instance.version) {
+            summary.versions.push(instance.version.clone());
+        }
+        summary.instances += 1;
+        summary.ready += usize::from(matches!(instance.state, ModuleState::Ready | ModuleState::Saturated));
+        summary.slots += instance.slots;
+        summary.inflight += instance.inflight;
+        if let Some(health) = &instance.health {
+            summary.queued += health.queued;
+            summary.done += health.done;
+            summary.errors += health.errors;
+        }
+    }
+    types
+        .into_iter()
+        .map(|(kind, (summary, agents))| ModuleTypeSummary {
+            kind: kind.to_string(),
+            agents: agents.len(),
+            ..summary
+        })
+        .collect()
+}
+
+impl From<Instance> for ModuleInstance {
+    fn from(instance: Instance) -> Self {
+        Self {
+            instance: instance.instance.to_string(),
+            agent: instance.agent.to_string(),
+            kind: instance.kind.to_string(),
+            version: instance.version,
+            state: instance.state,
+            reason: instance.reason,
+            inflight: instance.inflight,
+            slots: instance.slots,
+            pid: instance.pid,
+            restarts: instance.restarts,
+            standing: instance.standing,
+            last_seen: text::time(instance.seen_us),
+            health: instance.health.map(|h| ModuleHealth {
+                queued: h.queued,
+                ewma_ms: h.ewma_ms,
+                done: h.done,
+                errors: h.errors,
+                circuits_open: h.circuits_open,
+                rounds_due: h.rounds_due,
+                rounds_done: h.rounds_done,
+                late_p99_us: h.late_p99_us,
+            }),
+        }
+    }
+}
