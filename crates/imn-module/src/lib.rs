@@ -1,1 +1,40 @@
-//! Module SDK and the built-in measurement modules.
+//! The module SDK and the built-in measurement modules.
+//!
+//! A module is a process of its own that does one kind of measurement. Whoever writes one implements [`Module`] and
+//! calls [`run`]; `examples/hello_module.rs` is a whole one. Continuous rounds are an opt-in, [`Standing`]. The
+//! built-in modules `icmp`, `tcp`, `echo`, `faulty` and `heartbeat` use the same interface and nothing else.
+//! [`local`] measures without any network of modules, through the same engines and the same conversion.
+//!
+//! Deliberately absent: the agent (it is met over NATS and by the files that it writes), the engines (`imn-probe`),
+//! any judgement of results, and per-round tasks: standing work is one thread however many targets there are.
+
+mod announce;
+mod builtin;
+mod config;
+mod context;
+mod convert;
+mod desk;
+mod engine;
+mod error;
+mod health;
+mod live;
+pub mod local;
+mod log;
+mod module;
+mod perform;
+mod ping;
+mod process;
+mod run;
+mod service;
+mod standing;
+
+pub use async_trait::async_trait;
+pub use builtin::{KINDS, builtin, has_standing};
+pub use context::JobContext;
+pub use engine::Pace;
+pub use error::Error;
+pub use imn_contract::{Fault, latest::ProgressKind};
+pub use module::{Job, Module, SharedModule};
+pub use ping::{PingSpec, Protocol};
+pub use run::{run, run_builtin};
+pub use standing::{Addressing, Done, Due, Family, Plan, Standing};

@@ -1,0 +1,192 @@
+//! `icmp` and `tcp`: the two types whose rounds are packets of an engine.
+
+use std::{
+    collections::HashMap,
+    num::NonZeroU32,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use imn_contract::{
+    ErrorCode, Fault,
+    latest::{Assignment, ProgressKind},
+};
+use imn_probe::{Batch, SubmitError, Timestamp};
+use schemars::schema_for;
+use serde_json::{Map, Value, json};
+
+use crate::{
+    Addressing, Done, Due, Job, JobContext, Module, Pace, PingSpec, Plan, Standing, convert,
+    engine::{Engine, Shot},
+    live::Live,
+    ping::{IcmpParams, Kind, Target, TcpParams, target},
+    standing::resolve,
+};
+
+/// One of the two types. Jobs and standing work have an engine each, so that neither delays the other.
+pub(super) struct Ping {
+    kind: Kind,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    pace: Pace,
+    /// Started with the first job.
+    live: Option<Arc<Live>>,
+}
+
+impl Ping {
+    pub(super) fn new(kind: Kind) -> Self {
+        Self { kind, state: Mutex::default() }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn live(&self) -> Result<Arc<Live>, Fault> {
+        let mut state = self.state();
+        if let Some(live) = &state.live {
+            return Ok(Arc::clone(live));
+        }
+        let live = Arc::new(Live::start(self.kind, state.pace)?);
+        state.live = Some(Arc::clone(&live));
+        Ok(live)
+    }
+}
+
+#[async_trait]
+impl Module for Ping {
+    fn kind(&self) -> &'static str {
+        match self.kind {
+            Kind::Icmp => "icmp",
+            Kind::Tcp => "tcp",
+        }
+    }
+
+    fn params_schema(&self) -> Value {
+        match self.kind {
+            Kind::Icmp => schema_for!(IcmpParams).to_value(),
+            Kind::Tcp => schema_for!(TcpParams).to_value(),
+        }
+    }
+
+    fn slots(&self) -> u32 {
+        64
+    }
+
+    fn check(&self, job: &Job) -> Result<(), Fault> {
+        target(&job.target)?;
+        self.kind.spec(&job.params).map(drop)
+    }
+
+    /// `rate` and `prefix_rate`, in packets per second, 0 for unlimited; in force for engines started later.
+    fn configure(&self, config: &Map<String, Value>) -> Result<(), Fault> {
+        let mut pace = Pace::default();
+        for (name, slot) in [("rate", &mut pace.rate), ("prefix_rate", &mut pace.prefix_rate)] {
+            if let Some(value) = config.get(name) {
+                let rate = value.as_u64().and_then(|rate| u32::try_from(rate).ok());
+                let wrong =
+                    || Fault::invalid(format!("config.{name}"), "use packets per second, 0 for unlimited");
+                *slot = NonZeroU32::new(rate.ok_or_else(wrong)?);
+            }
+        }
+        let mut state = self.state();
+        if state.pace != pace {
+            state.pace = pace;
+            state.live = None;
+        }
+        Ok(())
+    }
+
+    async fn run(&self, job: Job, ctx: &JobContext) -> Result<Value, Fault> {
+        let spec = self.kind.spec(&job.params)?;
+        let address = match target(&job.target)? {
+            Target::Address(address) if spec.family.admits(address) => address,
+            Target::Address(_) => {
+                return Err(Fault::invalid("params.family", "the target is an address of the other family"));
+            }
+            Target::Name(name) => match resolve(&name, spec.family).await {
+                Ok(addresses) => addresses[0],
+                Err(error) => return Ok(json!(convert::unmeasured(&job.target, &spec, error))),
+            },
+        };
+        let live = self.live()?;
+        let mut flight = live.begin(address, &spec)?;
+        let measured = loop {
+            tokio::select! {
+                biased;
+                Some(event) = flight.events.recv() => {
+                    ctx.progress(ProgressKind::Packet, convert::progress(&event)).await;
+                }
+                measured = &mut flight.done => {
+                    break measured.map_err(|_| Fault::new(ErrorCode::Unavailable, "the engine has stopped"))?;
+                }
+            }
+        };
+        Ok(json!(convert::ping(&job.target, &spec, &measured.outcome, &measured.packets)))
+    }
+
+    fn standing(&self) -> Result<Option<Box<dyn Standing>>, Fault> {
+        let engine = Engine::start(self.kind, self.state().pace)?;
+        Ok(Some(Box::new(Rounds { kind: self.kind, engine, specs: Vec::new(), known: HashMap::new() })))
+    }
+}
+
+/// Standing work of one type.
+struct Rounds {
+    kind: Kind,
+    engine: Engine,
+    /// By plan number. Plans are as few as tiers, so none is ever forgotten.
+    specs: Vec<PingSpec>,
+    known: HashMap<PingSpec, u32>,
+}
+
+impl Standing for Rounds {
+    fn plan(&mut self, assignment: &Assignment) -> Result<Plan, Fault> {
+        let spec = self.kind.standing_spec(assignment)?;
+        target(&assignment.address)?;
+        let addressing = Addressing::Resolved(spec.family);
+        let specs = &mut self.specs;
+        let number = *self.known.entry(spec.clone()).or_insert_with(|| {
+            specs.push(spec);
+            (specs.len() - 1) as u32
+        });
+        Ok(Plan { number, addressing })
+    }
+
+    fn begin(&mut self, rounds: &[Due]) -> usize {
+        let shots = rounds.iter().filter_map(|round| {
+            Some(Shot {
+                key: round.key,
+                target: round.address?,
+                due: Timestamp::from_nanos(u64::try_from(round.due_us).ok()? * 1000),
+                spec: self.specs.get(round.plan as usize)?,
+                progress: false,
+            })
+        });
+        match self.engine.submit(shots) {
+            Ok(()) => rounds.len(),
+            Err(SubmitError::Full) => 0,
+            Err(error) => {
+                tracing::error!(%error, rounds = rounds.len(), "engine refuses rounds");
+                0
+            }
+        }
+    }
+
+    fn collect(&mut self, done: &mut Vec<Done>) {
+        let batches: Vec<Batch> = self.engine.outcomes().try_iter().collect();
+        for batch in &batches {
+            for (outcome, packets) in batch.iter() {
+                done.push(Done { key: outcome.key, round: convert::round(outcome, packets) });
+            }
+        }
+    }
+
+    fn late_p99(&self) -> Duration {
+        self.engine.late_p99()
+    }
+}

@@ -1,0 +1,243 @@
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use async_nats::{Client, Subscriber, jetstream};
+use futures::StreamExt;
+use imn_contract::latest::{Assignment, AssignmentFile, Batch, Gap, ModuleConfig, Round, Watermark};
+use imn_contract::{TargetId, subject};
+use imn_runtime::clock::now_us;
+use imn_testkit::{NatsServer, Process, require_root};
+use tempfile::TempDir;
+
+use crate::child::{DEADLINE, agent, config, instance, server, start};
+
+const TARGETS: u32 = 40;
+const INTERVAL_MS: u64 = 200;
+
+/// What a server sees of one instance: it commits every batch in order, once.
+struct Store {
+    client: Client,
+    batches: Subscriber,
+    committed: BTreeMap<u64, u64>,
+    rounds: Vec<Round>,
+    gaps: Vec<Gap>,
+}
+
+impl Store {
+    async fn new(server: &NatsServer) -> Self {
+        let client = async_nats::connect(server.url()).await.unwrap();
+        let ingest = jetstream::stream::Config {
+            name: "MMN_INGEST".to_owned(),
+            subjects: vec![subject::INGEST_ALL.to_owned()],
+            ..Default::default()
+        };
+        jetstream::new(client.clone()).create_stream(ingest).await.unwrap();
+        let batches = client.subscribe(subject::INGEST_ALL).await.unwrap();
+        client.flush().await.unwrap();
+        Self { client, batches, committed: BTreeMap::new(), rounds: Vec::new(), gaps: Vec::new() }
+    }
+
+    /// Commits batches until `enough`, or fails at the deadline.
+    async fn until(&mut self, what: &str, enough: impl Fn(&Self) -> bool) {
+        let end = Instant::now() + DEADLINE;
+        while !enough(self) {
+            let left = end.saturating_duration_since(Instant::now());
+            let message = tokio::time::timeout(left, self.batches.next()).await;
+            let message = message.unwrap_or_else(|_| panic!("{what} in time")).unwrap();
+            let batch = Batch::open(&message.payload).unwrap();
+            let committed = self.committed.entry(batch.epoch).or_default();
+            if batch.first_seq == *committed + 1 {
+                *committed = batch.last_seq;
+                self.rounds.extend(batch.rounds);
+                self.gaps.extend(batch.gaps);
+            }
+            let mark = Watermark { v: 1, epoch: batch.epoch, committed: *committed };
+            let payload = serde_json::to_vec(&mark).unwrap();
+            self.client.publish(subject::commit(&agent()), payload.into()).await.unwrap();
+        }
+    }
+
+    fn covers(&self, target: &TargetId, due_us: i64) -> bool {
+        let made = self.rounds.iter().any(|r| r.target.as_ref() == Some(target) && r.due_us >= due_us);
+        made || self.gaps.iter().any(|g| g.target == *target && g.last_due_us >= due_us)
+    }
+
+    /// Every round due in `[from, to)` is there exactly once, as a round or as part of a gap.
+    fn assert_whole(&self, assignments: &[Assignment], from_us: i64, to_us: i64) {
+        for assignment in assignments {
+            let interval = assignment.interval_us() as i64;
+            let mut seen = BTreeSet::new();
+            let of = |target: Option<&TargetId>| target == Some(&assignment.target);
+            for round in self.rounds.iter().filter(|r| of(r.target.as_ref())) {
+                assert!(seen.insert(round.due_us), "{} twice at {}", assignment.target, round.due_us);
+            }
+            for gap in self.gaps.iter().filter(|g| of(Some(&g.target))) {
+                for n in 0..gap.rounds as i64 {
+                    let due = gap.first_due_us + n * interval;
+                    assert!(seen.insert(due), "{} gap over a round at {due}", assignment.target);
+                }
+            }
+            let first = assignment.next_due_us(from_us);
+            let owed: Vec<i64> = (first..to_us).step_by(interval as usize).collect();
+            let missing: Vec<&i64> = owed.iter().filter(|due| !seen.contains(due)).collect();
+            assert!(missing.is_empty(), "{}: {missing:?} of {} missing", assignment.target, owed.len());
+            let strange = seen.iter().find(|due| (*due - first).rem_euclid(interval) != 0);
+            assert_eq!(strange, None, "a round out of phase");
+        }
+    }
+}
+
+struct Plant {
+    directory: TempDir,
+    config: ModuleConfig,
+    assignments: Vec<Assignment>,
+    generation: u64,
+}
+
+impl Plant {
+    fn new(kind: &str, url: &str, targets: u32) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| Some(directory.path().join(name).to_string_lossy().into_owned());
+        let config =
+            ModuleConfig { assignments: path("assignments.json"), spool: path("spool"), ..config(kind, url) };
+        let since_us = now_us();
+        let assignments = (1..=targets)
+            .map(|n| Assignment {
+                target: TargetId::new(format!("t{n}")).unwrap(),
+                kind: kind.parse().unwrap(),
+                address: format!("127.0.{}.{}", n / 250, n % 250 + 1),
+                interval_ms: INTERVAL_MS,
+                timeout_ms: 100,
+                count: 1,
+                params: serde_json::Map::new(),
+                since_us,
+            })
+            .collect();
+        let mut plant = Self { directory, config, assignments, generation: 0 };
+        plant.write();
+        plant
+    }
+
+    fn write(&mut self) {
+        self.generation += 1;
+        let file = AssignmentFile {
+            v: 1,
+            generation: self.generation,
+            instance: instance(self.config.kind.as_str()),
+            assignments: self.assignments.clone(),
+        };
+        let path = PathBuf::from(self.config.assignments.as_ref().unwrap());
+        std::fs::write(path.with_extension("new"), serde_json::to_vec(&file).unwrap()).unwrap();
+        std::fs::rename(path.with_extension("new"), path).unwrap();
+    }
+
+    fn start(&self) -> Process {
+        start(&self.config, self.directory.path())
+    }
+}
+
+#[tokio::test]
+async fn every_due_round_is_a_row_or_a_gap_also_over_a_kill() {
+    if !require_root("every_due_round_is_a_row_or_a_gap_also_over_a_kill") {
+        return;
+    }
+    let server = server().await;
+    let mut store = Store::new(&server).await;
+    let plant = Plant::new("icmp", &server.url(), TARGETS);
+    let since_us = plant.assignments[0].since_us;
+    let mut module = plant.start();
+    store.until("rounds", |s| s.rounds.len() > 10 * TARGETS as usize).await;
+    module.kill9();
+    let killed_us = now_us();
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    let mut module = plant.start();
+    let last = plant.assignments.last().unwrap().target.clone();
+    let all = |s: &Store, due_us: i64| plant.assignments.iter().all(|a| s.covers(&a.target, due_us));
+    store.until("rounds after the kill", |s| all(s, killed_us + 2_500_000)).await;
+    let crashed: u64 = store.gaps.iter().filter(|g| g.reason == "module_crashed").map(|g| g.rounds).sum();
+    // 700 ms and more at 200 ms are at least three rounds of each.
+    assert!(crashed >= 3 * u64::from(TARGETS), "{crashed} rounds of gaps");
+    assert!(store.rounds.iter().all(|r| r.success && r.received == 1), "loopback answers");
+    module.terminate();
+    assert!(module.wait_deadline(DEADLINE).unwrap().success(), "{}", module.tail());
+    let stopped_us = now_us();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let _module = plant.start();
+    let restarted_us = now_us();
+    store.until("rounds after the stop", |s| all(s, restarted_us + 1_500_000)).await;
+    assert!(
+        store
+            .gaps
+            .iter()
+            .any(|g| g.reason == "stopped" && g.target == last && g.last_due_us < restarted_us + 1_500_000)
+    );
+    assert!(store.gaps.iter().all(|g| g.reason != "overload"), "{:?}", store.gaps);
+    store.assert_whole(&plant.assignments, since_us, restarted_us + 1_000_000);
+    assert!(stopped_us < restarted_us);
+}
+
+#[tokio::test]
+async fn standing_work_waits_for_nobody_and_follows_its_file() {
+    if !require_root("standing_work_waits_for_nobody_and_follows_its_file") {
+        return;
+    }
+    let mut server = server().await;
+    let mut store = Store::new(&server).await;
+    let ports = crate::child::PORTS.lock().await;
+    server.stop().unwrap();
+    let mut plant = Plant::new("icmp", &server.url(), 4);
+    let since_us = plant.assignments[0].since_us;
+    plant.assignments[1].address = "localhost".to_owned();
+    plant.assignments[2].address = "no-such-host.invalid".to_owned();
+    plant.assignments[3].params.insert("size".to_owned(), 3.into());
+    plant.write();
+    let _module = plant.start();
+    // One second of rounds without any server.
+    tokio::time::sleep(Duration::from_millis(1800)).await;
+    let connected_us = now_us();
+    server.restart().unwrap();
+    drop(ports);
+    let all = |s: &Store, p: &Plant, due_us: i64| p.assignments.iter().all(|a| s.covers(&a.target, due_us));
+    store.until("rounds", |s| all(s, &plant, connected_us)).await;
+    let of = |s: &Store, n: usize| -> Round {
+        let target = plant.assignments[n].target.clone();
+        s.rounds.iter().find(|r| r.target.as_ref() == Some(&target)).unwrap().clone()
+    };
+    assert!(of(&store, 0).success);
+    assert!(["127.0.0.1", "::1"].contains(&of(&store, 1).address.as_str()));
+    assert!(of(&store, 2).error.unwrap().contains("no-such-host.invalid"));
+    assert!(of(&store, 3).error.unwrap().contains("size"));
+    assert!(store.rounds.iter().any(|r| r.due_us < connected_us - 500_000));
+    // A target goes, one comes, one changes.
+    let gone = plant.assignments.remove(0);
+    plant.assignments[0].timeout_ms = 150;
+    let mut fresh = gone.clone();
+    fresh.target = TargetId::new("fresh").unwrap();
+    fresh.since_us = now_us();
+    plant.assignments.push(fresh);
+    plant.write();
+    let changed_us = now_us();
+    store.until("rounds after the change", |s| all(s, &plant, changed_us + 3_500_000)).await;
+    store.assert_whole(&plant.assignments[..3], since_us, changed_us + 3_000_000);
+    store.assert_whole(&plant.assignments[3..], changed_us, changed_us + 3_000_000);
+    let last =
+        store.rounds.iter().filter(|r| r.target.as_ref() == Some(&gone.target)).map(|r| r.due_us).max();
+    assert!(last.unwrap() < changed_us + 2_500_000, "the removed target ends");
+}
+
+#[tokio::test]
+async fn the_host_has_rounds_too() {
+    let server = server().await;
+    let mut store = Store::new(&server).await;
+    let plant = Plant::new("heartbeat", &server.url(), 1);
+    let _module = plant.start();
+    store.until("rounds", |s| s.rounds.len() >= 5).await;
+    let round = &store.rounds[0];
+    assert!(round.success);
+    let outcome: imn_contract::latest::HostOutcome =
+        serde_json::from_str(round.outcome.as_ref().unwrap()).unwrap();
+    assert!(outcome.memory_total > 0);
+}
