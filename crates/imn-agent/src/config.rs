@@ -44,7 +44,7 @@ impl BuiltIn {
 
     /// The modules of the program as it is shipped: `icmp`, `tcp`, `echo`, `faulty`, `heartbeat`, one process each.
     pub fn all() -> Vec<Self> {
-        [("icmp", true), ("tcp", true), ("echo", false), ("faulty", false), ("heartbeat", false)]
+        [("icmp", true), ("tcp", true), ("echo", false), ("faulty", false), ("heartbeat", true)]
             .into_iter()
             .filter_map(|(name, standing)| Some(Self::new(ModuleType::new(name).ok()?, standing)))
             .collect()

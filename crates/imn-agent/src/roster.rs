@@ -209,6 +209,13 @@ impl Roster {
         found.into_iter().map(|(_, instance)| instance).collect()
     }
 
+    /// The instances of a type that may have a process, heard of or not.
+    pub(crate) fn living(&self, kind: &ModuleType) -> Vec<InstanceId> {
+        let entries = self.lock();
+        let of_type = entries.iter().filter(|(_, entry)| entry.kind == *kind);
+        of_type.filter(|(_, entry)| entry.may_live()).map(|(instance, _)| instance.clone()).collect()
+    }
+
     /// Whether any instance of the type is here, in whatever state.
     pub(crate) fn has_type(&self, kind: &ModuleType) -> bool {
         self.lock().values().any(|entry| entry.kind == *kind)

@@ -7,11 +7,16 @@ mod bench;
 use std::time::Duration;
 
 use bench::{Bench, Queued};
+use futures::StreamExt;
 use imn_contract::{
-    JobId,
-    latest::{AgentOp, AttemptStatus, JobState, ModuleState, SimpleError, SimpleReply},
+    AgentId, Encoding, InstanceId, JobId, ModuleType, TargetId, encode,
+    latest::{
+        AgentOp, AttemptStatus, Batch, JobState, ModuleState, Round, SimpleError, SimpleReply, Watermark,
+    },
+    subject,
 };
-use imn_testkit::Signal;
+use imn_runtime::spool;
+use imn_testkit::{Signal, wait_until};
 use serde_json::json;
 
 const SOON: Duration = Duration::from_secs(10);
@@ -174,7 +179,7 @@ async fn a_crash_fails_over_at_once_and_a_dead_agent_loses_nothing() {
     assert_eq!((attempt.status, attempt.attempt), (AttemptStatus::Succeeded, 1));
     bench.decide(&long, JobState::Succeeded).await;
     bench.empty(&stream).await;
-    assert!(bench.no_attempt(Duration::from_millis(300)).await);
+    assert!(bench.no_attempt(&long, Duration::from_millis(300)).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -203,7 +208,7 @@ async fn a_task_past_its_time_is_cancelled_and_one_that_is_decided_never_begun()
     bench.decide(&decided, JobState::Cancelled).await;
     bench.submit("work", &decided, json!({})).await;
     bench.empty(&stream).await;
-    assert!(bench.no_attempt(Duration::from_millis(300)).await);
+    assert!(bench.no_attempt(&decided, Duration::from_millis(300)).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -275,4 +280,56 @@ async fn standing_work_reaches_the_instances_and_needs_no_nats_the_next_time() {
     bench.forget_standing();
     bench.restart_agent();
     assert_eq!(bench.standing(7, SOON).await, second);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_is_silent_for_a_while_does_a_job_once() {
+    let bench = Bench::start(&[("work", "slots = 1\n")]).await;
+    let pid = bench.ready("work", 1).await[0].pid.unwrap();
+    let stream = bench.queue("work").await;
+    bench::kill(pid, Signal::SIGSTOP);
+    let job = JobId::generate();
+    bench.submit("work", &job, json!({})).await;
+    // Long enough for the agent to give the first offer up, and to ask in vain who has it.
+    assert!(bench.no_attempt(&job, Duration::from_millis(1_500)).await);
+    bench::kill(pid, Signal::SIGCONT);
+    let (_, attempt) = bench.attempt().await;
+    assert_eq!((attempt.status, attempt.attempt), (AttemptStatus::Succeeded, 1));
+    assert!(bench.no_attempt(&job, Duration::from_secs(3)).await, "it is not done twice");
+    bench.decide(&job, JobState::Succeeded).await;
+    bench.empty(&stream).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_spool_of_an_instance_that_is_gone_is_shipped_and_removed() {
+    let state = tempfile::tempdir().unwrap();
+    let dir = state.path().join("spool").join("lab1-gone-3");
+    let target = TargetId::new("t1").unwrap();
+    let config = spool::Config {
+        dir: dir.clone(),
+        agent: AgentId::new("lab1").unwrap(),
+        instance: InstanceId::new("lab1-gone-3").unwrap(),
+        kind: ModuleType::new("gone").unwrap(),
+        partitions: 1,
+        max_bytes: spool::Config::MAX_BYTES,
+    };
+    let left = spool::Spool::open(config).unwrap();
+    let round = Round { target: Some(target.clone()), due_us: 42, ..Round::default() };
+    left.append(&[round], &[]).unwrap();
+    left.close().unwrap();
+    drop(left);
+
+    let bench = Bench::start_on(state, &[]).await;
+    let js = async_nats::jetstream::new(bench.client().clone());
+    js.create_stream(bench::stream_config("MMN_INGEST", subject::INGEST_ALL)).await.unwrap();
+    let mut rows = bench.client().subscribe(subject::INGEST_ALL).await.unwrap();
+    let message = tokio::time::timeout(SOON, rows.next()).await.unwrap().unwrap();
+    assert_eq!(message.subject.as_str(), "mmn.ingest.rows.0.lab1.gone");
+    let batch = Batch::open(&message.payload).unwrap();
+    assert_eq!((batch.rounds[0].target.as_ref(), batch.rounds[0].due_us), (Some(&target), 42));
+    assert!(dir.exists(), "nothing is removed before it is committed");
+    let committed = Watermark { v: 1, epoch: batch.epoch, committed: batch.last_seq };
+    let payload = encode(&committed, Encoding::Json).unwrap();
+    bench.client().publish(subject::commit(&batch.agent), payload).await.unwrap();
+    wait_until("the empty spool to be removed", SOON, || (!dir.exists()).then_some(())).unwrap();
 }

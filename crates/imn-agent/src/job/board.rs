@@ -38,6 +38,8 @@ pub(super) struct Memo {
     pub(super) unclear: bool,
     /// Times it was returned to the queue for want of a slot.
     pub(super) returned: u32,
+    /// An instance has reported a verdict of an attempt that this agent did not know of.
+    pub(super) reported: bool,
 }
 
 #[derive(Debug, Default)]
@@ -82,7 +84,13 @@ impl Board {
         let (sender, note) = watch::channel(first);
         state.followed.insert(job.clone(), Followed { note: sender, instance: None });
         let returned = state.returned.remove(job);
-        let fresh = Memo { deadline: Instant::now() + ttl, attempts: 0, unclear: false, returned: 0 };
+        let fresh = Memo {
+            deadline: Instant::now() + ttl,
+            attempts: 0,
+            unclear: false,
+            returned: 0,
+            reported: false,
+        };
         let memo = returned.unwrap_or(fresh);
         Some(Following {
             board: self,
@@ -96,7 +104,10 @@ impl Board {
 
     /// Tells whoever follows a job; gives what was known before and its instance, or `None` when nobody does.
     pub(super) fn tell(&self, job: &JobId, note: Note) -> Option<(Note, Option<InstanceId>)> {
-        let state = self.lock();
+        let mut state = self.lock();
+        if let (Note::Reported(_), Some(memo)) = (note, state.returned.get_mut(job)) {
+            memo.reported = true;
+        }
         let followed = state.followed.get(job)?;
         let before = *followed.note.borrow();
         // Nothing follows upon `Done`.

@@ -81,7 +81,7 @@ impl Dispatcher {
         kind: &ModuleType,
         job: &JobId,
     ) -> Result<Option<InstanceId>, ()> {
-        let candidates = roster.candidates(kind);
+        let candidates = roster.living(kind);
         let answers = join_all(candidates.iter().map(|instance| self.has(instance, job))).await;
         if let Some(at) = answers.iter().position(|answer| *answer == Some(true)) {
             return Ok(Some(candidates[at].clone()));

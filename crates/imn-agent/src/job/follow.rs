@@ -31,6 +31,8 @@ const ASK_AFTER: Duration = Duration::from_secs(5);
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Times in a row that an instance may deny having a job before it counts as lost.
 const DENIALS: u32 = 3;
+/// How long past the deadline an instance may end the job by itself before it is told to.
+const OVERTIME: Duration = Duration::from_millis(500);
 /// How long a report is tried for.
 const REPORT_FOR: Duration = Duration::from_secs(30);
 /// Reports of one job that may wait.
@@ -143,6 +145,9 @@ impl<'a> Work<'a> {
     async fn run(&self, following: &mut Following<'_>, redelivered: bool) -> Fate {
         if following.note() == Note::Done {
             return Fate::Finished;
+        }
+        if following.memo.reported {
+            return Fate::Undecided;
         }
         let mut taken_up = None;
         if following.memo.unclear || (redelivered && !following.known) {
@@ -257,7 +262,7 @@ impl<'a> Work<'a> {
 
     /// Watches over one attempt. The lease, and with it the slot, is given back at the end.
     async fn watch(&self, following: &mut Following<'_>, mut lease: Lease<'_>, attempt: u32) -> Watched {
-        let deadline = Instant::from_std(following.memo.deadline);
+        let deadline = Instant::from_std(following.memo.deadline) + OVERTIME;
         let mut progress = tokio::time::interval_at(Instant::now() + PROGRESS_EVERY, PROGRESS_EVERY);
         let mut denials = 0;
         loop {

@@ -140,6 +140,11 @@ impl Entry {
         }
     }
 
+    /// Whether there may be a process that has a job, although nothing was heard of it yet.
+    pub(super) fn may_live(&self) -> bool {
+        !self.supervised || self.pid.is_some()
+    }
+
     pub(super) fn out_of_service(&self) -> bool {
         matches!(self.phase, Phase::Quarantined | Phase::Disabled)
     }

@@ -32,15 +32,15 @@ const PATIENCE: Duration = Duration::from_secs(40);
 
 /// What the control plane knows of a job.
 #[derive(Clone, Debug)]
-pub struct Queued {
-    pub job: JobId,
-    pub state: JobState,
-    pub attempts: u32,
+pub(crate) struct Queued {
+    pub(crate) job: JobId,
+    pub(crate) state: JobState,
+    pub(crate) attempts: u32,
 }
 
-pub struct Bench {
+pub(crate) struct Bench {
     agent: Option<Process>,
-    pub nats: NatsServer,
+    pub(crate) nats: NatsServer,
     state: TempDir,
     id: AgentId,
     client: Client,
@@ -53,9 +53,13 @@ pub struct Bench {
 
 impl Bench {
     /// An agent with these third-party modules, each with its manifest.
-    pub async fn start(modules: &[(&str, &str)]) -> Self {
+    pub(crate) async fn start(modules: &[(&str, &str)]) -> Self {
+        Self::start_on(tempfile::tempdir().unwrap(), modules).await
+    }
+
+    /// The same on a state directory that is not empty.
+    pub(crate) async fn start_on(state: TempDir, modules: &[(&str, &str)]) -> Self {
         let nats = NatsServer::start().unwrap();
-        let state = tempfile::tempdir().unwrap();
         let id = AgentId::new("lab1").unwrap();
         let client =
             async_nats::ConnectOptions::new().retry_on_initial_connect().connect(nats.url()).await.unwrap();
@@ -95,12 +99,12 @@ impl Bench {
         bench
     }
 
-    pub fn agent(&mut self) -> &mut Process {
+    pub(crate) fn agent(&mut self) -> &mut Process {
         self.agent.as_mut().unwrap()
     }
 
     /// Starts the agent (again); its state stays.
-    pub fn restart_agent(&mut self) {
+    pub(crate) fn restart_agent(&mut self) {
         let agent = Program::new(example("agent"))
             .args([self.id.as_str(), &self.nats.url()])
             .arg(self.state.path())
@@ -109,12 +113,16 @@ impl Bench {
         self.agent = Some(agent);
     }
 
-    pub fn stop_nats(&mut self) {
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(crate) fn stop_nats(&mut self) {
         self.nats.stop().unwrap();
     }
 
     /// Puts a module into the agent's directory; its name is its type.
-    pub fn install(&self, name: &str, manifest: &str) {
+    pub(crate) fn install(&self, name: &str, manifest: &str) {
         let directory = self.state.path().join("modules.d");
         fs::create_dir_all(&directory).unwrap();
         let link = directory.join(name);
@@ -125,12 +133,12 @@ impl Bench {
         fs::rename(staged, link).unwrap();
     }
 
-    pub fn uninstall(&self, name: &str) {
+    pub(crate) fn uninstall(&self, name: &str) {
         fs::remove_file(self.state.path().join("modules.d").join(name)).unwrap();
     }
 
     /// Waits for a heartbeat of which the condition holds.
-    pub async fn beat(&self, what: &str, holds: impl Fn(&Heartbeat) -> bool) -> Heartbeat {
+    pub(crate) async fn beat(&self, what: &str, holds: impl Fn(&Heartbeat) -> bool) -> Heartbeat {
         let mut last = None;
         let found = tokio::time::timeout(PATIENCE, async {
             loop {
@@ -147,7 +155,7 @@ impl Bench {
     }
 
     /// Waits for the instances of a type to be as wanted.
-    pub async fn module(
+    pub(crate) async fn module(
         &self,
         kind: &str,
         what: &str,
@@ -162,7 +170,7 @@ impl Bench {
     }
 
     /// Waits for `count` instances of a type to be ready.
-    pub async fn ready(&self, kind: &str, count: usize) -> Vec<ModuleSummary> {
+    pub(crate) async fn ready(&self, kind: &str, count: usize) -> Vec<ModuleSummary> {
         self.module(kind, "ready instances", |modules| {
             modules.len() == count
                 && modules.iter().all(|module| module.state == ModuleState::Ready && module.pid.is_some())
@@ -171,7 +179,7 @@ impl Bench {
     }
 
     /// The status in the last heartbeat that there is.
-    pub async fn last_status(&self) -> AgentStatus {
+    pub(crate) async fn last_status(&self) -> AgentStatus {
         self.client.flush().await.unwrap();
         let mut status = None;
         let mut beats = self.beats.lock().await;
@@ -181,7 +189,7 @@ impl Bench {
         status.unwrap()
     }
 
-    pub async fn tell(&self, op: AgentOp) -> Result<(), Fault> {
+    pub(crate) async fn tell(&self, op: AgentOp) -> Result<(), Fault> {
         let payload = encode(&AgentControl { v: 1, op }, Encoding::Json).unwrap();
         let answer = self.client.request(subject::agent_control(&self.id), payload).await.unwrap();
         let reply: ControlReply = read(&answer);
@@ -190,7 +198,7 @@ impl Bench {
     }
 
     /// Makes the queue of a type and the agent's consumer, as the server does.
-    pub async fn queue(&self, kind: &str) -> jetstream::stream::Stream {
+    pub(crate) async fn queue(&self, kind: &str) -> jetstream::stream::Stream {
         let kind = ModuleType::new(kind).unwrap();
         let js = jetstream::new(self.client.clone());
         let queue =
@@ -206,11 +214,11 @@ impl Bench {
         queue
     }
 
-    pub async fn submit(&self, kind: &str, job: &JobId, params: Value) {
+    pub(crate) async fn submit(&self, kind: &str, job: &JobId, params: Value) {
         self.submit_within(kind, job, params, 60_000).await;
     }
 
-    pub async fn submit_within(&self, kind: &str, job: &JobId, params: Value, ttl_ms: u64) {
+    pub(crate) async fn submit_within(&self, kind: &str, job: &JobId, params: Value, ttl_ms: u64) {
         let kind = ModuleType::new(kind).unwrap();
         let task = Task {
             v: 1,
@@ -233,14 +241,14 @@ impl Bench {
     }
 
     /// Puts bytes that are no task into a queue.
-    pub async fn put(&self, kind: &str, bytes: &'static [u8]) {
+    pub(crate) async fn put(&self, kind: &str, bytes: &'static [u8]) {
         let subject = subject::queue(&ModuleType::new(kind).unwrap(), &self.id, &JobId::generate());
         let js = jetstream::new(self.client.clone());
         js.publish(subject, bytes.into()).await.unwrap().await.unwrap();
     }
 
     /// The next report of an attempt, whoever makes it.
-    pub async fn attempt(&self) -> (String, Attempt) {
+    pub(crate) async fn attempt(&self) -> (String, Attempt) {
         let mut attempts = self.attempts.lock().await;
         let message = tokio::time::timeout(PATIENCE, attempts.next()).await.expect("a report").unwrap();
         let attempt: Attempt = read(&message);
@@ -248,23 +256,25 @@ impl Bench {
         (message.subject.to_string(), attempt)
     }
 
-    pub async fn no_attempt(&self, within: Duration) -> bool {
+    /// Whether nothing is reported of a job for so long.
+    pub(crate) async fn no_attempt(&self, job: &JobId, within: Duration) -> bool {
         let mut attempts = self.attempts.lock().await;
-        tokio::time::timeout(within, attempts.next()).await.is_err()
+        let reported = async { while read::<Attempt>(&attempts.next().await.unwrap()).job_id != *job {} };
+        tokio::time::timeout(within, reported).await.is_err()
     }
 
-    pub fn know(&self, queued: Queued) {
+    pub(crate) fn know(&self, queued: Queued) {
         self.known.lock().unwrap().insert(queued.job.clone(), queued);
     }
 
     /// Makes a task terminal and tells the agent.
-    pub async fn decide(&self, job: &JobId, state: JobState) {
+    pub(crate) async fn decide(&self, job: &JobId, state: JobState) {
         self.know(Queued { job: job.clone(), state, attempts: 1 });
         self.tell(AgentOp::TaskDone { job_id: job.clone() }).await.unwrap();
     }
 
     /// Waits until a queue has no entry left.
-    pub async fn empty(&self, queue: &jetstream::stream::Stream) {
+    pub(crate) async fn empty(&self, queue: &jetstream::stream::Stream) {
         let emptied = tokio::time::timeout(PATIENCE, async {
             while queue.get_info().await.unwrap().state.messages > 0 {
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -274,7 +284,7 @@ impl Bench {
     }
 
     /// A request on `.in`, and the answer on `.out` or `.error`, as bytes and read.
-    pub async fn simple<T: DeserializeOwned>(&self, side: &str, body: &Value) -> (Vec<u8>, T) {
+    pub(crate) async fn simple<T: DeserializeOwned>(&self, side: &str, body: &Value) -> (Vec<u8>, T) {
         let mut answers = self.client.subscribe(format!("agent.{}.{side}", self.id)).await.unwrap();
         let bytes = if body.is_string() { b"\xff{ garbage".to_vec() } else { body.to_string().into_bytes() };
         self.client.publish(subject::simple_in(&self.id), bytes.into()).await.unwrap();
@@ -283,13 +293,13 @@ impl Bench {
         (message.payload.to_vec(), serde_json::from_slice(&message.payload).unwrap())
     }
 
-    pub async fn ask(&self, body: &Value) -> Vec<u8> {
+    pub(crate) async fn ask(&self, body: &Value) -> Vec<u8> {
         let request = body.to_string().into_bytes().into();
         self.client.request(subject::simple_in(&self.id), request).await.unwrap().payload.to_vec()
     }
 
     /// Writes the agent's assignments as the server does: shards, then the list.
-    pub async fn assign(&self, kind: &str, generation: u64, targets: &[&str]) {
+    pub(crate) async fn assign(&self, kind: &str, generation: u64, targets: &[&str]) {
         const SHARDS: u32 = 3;
         let kind = ModuleType::new(kind).unwrap();
         let js = jetstream::new(self.client.clone());
@@ -328,7 +338,11 @@ impl Bench {
     }
 
     /// Waits until the instances' files hold `count` targets in all; gives them by instance.
-    pub async fn standing(&self, count: usize, within: Duration) -> BTreeMap<String, BTreeSet<String>> {
+    pub(crate) async fn standing(
+        &self,
+        count: usize,
+        within: Duration,
+    ) -> BTreeMap<String, BTreeSet<String>> {
         let read = || {
             let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
             for path in self.standing_files() {
@@ -351,7 +365,7 @@ impl Bench {
         waited.await.unwrap_or_else(|_| panic!("{count} targets, have {:?}", read()))
     }
 
-    pub fn forget_standing(&self) {
+    pub(crate) fn forget_standing(&self) {
         for path in self.standing_files() {
             fs::remove_file(path).unwrap();
         }
@@ -385,15 +399,15 @@ impl Drop for Bench {
     }
 }
 
-pub fn kill(pid: u32, signal: Signal) {
+pub(crate) fn kill(pid: u32, signal: Signal) {
     let _ = nix::sys::signal::kill(Pid::from_raw(pid as i32), signal);
 }
 
-pub fn alive(pid: u32) -> bool {
+pub(crate) fn alive(pid: u32) -> bool {
     imn_runtime::process::Identity::of(pid).is_some()
 }
 
-pub fn token(subject: &str, index: usize) -> &str {
+pub(crate) fn token(subject: &str, index: usize) -> &str {
     subject::token(subject, index).unwrap()
 }
 
@@ -420,7 +434,7 @@ fn view(message: &Message, known: &HashMap<JobId, Queued>, agent: &AgentId) -> J
     view
 }
 
-fn stream_config(name: &str, subjects: &str) -> jetstream::stream::Config {
+pub(crate) fn stream_config(name: &str, subjects: &str) -> jetstream::stream::Config {
     jetstream::stream::Config {
         name: name.to_owned(),
         subjects: vec![subjects.to_owned()],
