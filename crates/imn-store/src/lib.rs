@@ -5,12 +5,14 @@
 //! task: the server's reconcilers call its maintenance.
 
 mod catalog;
+mod embedded;
 mod model;
 mod results;
 mod sql;
 mod sql_catalog;
 
 pub use catalog::{Catalog, CatalogError};
+pub use embedded::{EmbeddedConfig, EmbeddedResults};
 pub use model::{
     ApiKey, AssignmentRow, AuditEntry, GapRow, IngestBatch, Job, NewJob, Page, RoundRow, StateChange,
     TaskRow, TaskTransition,

@@ -1,6 +1,6 @@
 //! The results' seam.
 
-use std::path::PathBuf;
+use std::{ops::ControlFlow, path::PathBuf};
 
 use async_trait::async_trait;
 use imn_contract::{AgentId, ModuleType, TargetId};
@@ -18,7 +18,13 @@ pub enum ResultsError {
         /// Where.
         path: String,
     },
-    /// The backend failed: nothing was committed.
+    /// Another process has the results open.
+    #[error("results in {path} are in use by another process: stop it first, or ask it")]
+    InUse {
+        /// Where.
+        path: String,
+    },
+    /// The backend failed; what was to be committed may be committed or not, and is to be sent again.
     #[error("results {operation}: {message}")]
     Backend {
         /// The operation.
@@ -110,6 +116,13 @@ pub trait Results: Send + Sync {
     async fn watermark(&self, agent: &AgentId, epoch: u64) -> Result<u64, ResultsError>;
     /// Rounds that match.
     async fn rounds(&self, query: &RoundQuery) -> Result<Vec<RoundRow>, ResultsError>;
+    /// Gives the rounds that match to `visit`, ordered by type, target, due time and agent, until it breaks; memory
+    /// stays bounded however many there are. `order` is not looked at.
+    async fn scan(
+        &self,
+        query: &RoundQuery,
+        visit: &mut (dyn FnMut(RoundRow) -> ControlFlow<()> + Send),
+    ) -> Result<(), ResultsError>;
     /// Gaps that match.
     async fn gaps(&self, query: &GapQuery) -> Result<Vec<GapRow>, ResultsError>;
     /// Moves what is due from the log to Parquet, merges small files, drops what retention has ended. Idempotent;

@@ -51,6 +51,11 @@ impl SqlCatalog {
     pub async fn close(&self) {
         self.database.close().await;
     }
+
+    /// The database, for the manifest of the embedded results.
+    pub(crate) const fn database(&self) -> &Database {
+        &self.database
+    }
 }
 
 #[async_trait]

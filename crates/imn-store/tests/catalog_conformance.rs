@@ -240,6 +240,7 @@ async fn a_hundred_thousand_targets(catalog: Arc<SqlCatalog>) {
 }
 
 async fn states_are_written_with_their_history(catalog: Arc<SqlCatalog>) {
+    use MonitoringState::{Active, Down, Unknown};
     catalog.create_tier(&tier("standard")).await.unwrap();
     catalog.create_targets(&[target(1), target(2)]).await.unwrap();
     let change = |number: usize, time_us, from, to| StateChange {
@@ -249,7 +250,6 @@ async fn states_are_written_with_their_history(catalog: Arc<SqlCatalog>) {
         to,
         reason: format!("at {time_us}"),
     };
-    use MonitoringState::{Active, Down, Unknown};
     let first = change(1, 10, Unknown, Active);
     let second = change(1, 20, Active, Down);
     let other = change(2, 20, Unknown, Active);

@@ -1,0 +1,73 @@
+//! Another program reads the files: what it finds is what was committed.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "fixture/duckdb.rs"]
+mod duckdb;
+#[path = "fixture/rounds.rs"]
+mod fixture;
+
+use fixture::{NOON_US, batch, round};
+use imn_contract::latest::Round;
+use imn_store::{EmbeddedConfig, EmbeddedResults, Results, SqlCatalog};
+use serde_json::json;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn duckdb_reads_what_was_committed() {
+    let directory = tempfile::tempdir().unwrap();
+    let catalog = SqlCatalog::sqlite(&directory.path().join("catalog.sqlite")).await.unwrap();
+    let results = EmbeddedResults::open(
+        &directory.path().join("results"),
+        &catalog,
+        EmbeddedConfig { flush_rows: 1, ..EmbeddedConfig::default() },
+    )
+    .await
+    .unwrap();
+    let (targets, seconds) = (100, 600);
+    for second in 0..seconds {
+        let due_us = NOON_US + second * 1_000_000;
+        let mut rounds: Vec<Round> = (0..targets).map(|number| round(number, due_us)).collect();
+        // One round of four packets, of which one is lost.
+        rounds[5] = Round {
+            sent: 4,
+            received: 3,
+            rtts_ns: vec![Some(1_000_000), None, Some(1_000_500), Some(999_500)],
+            rtt_min_ns: Some(999_500),
+            rtt_avg_ns: Some(1_000_000),
+            rtt_max_ns: Some(1_000_500),
+            ..round(5, due_us)
+        };
+        results.commit(vec![batch("lon1", "icmp", 1, second as u64 + 1, rounds)]).await.unwrap();
+        if second % 100 == 50 {
+            results.maintain(NOON_US).await.unwrap();
+        }
+    }
+    results.compact().await.unwrap();
+    let expected = results.rounds(&imn_store::RoundQuery::default()).await.unwrap();
+    let files: Vec<_> =
+        results.files(NOON_US, NOON_US + 1).await.unwrap().into_iter().map(|file| file.path).collect();
+    let Some(found) = duckdb::read("duckdb_reads_what_was_committed", &files) else { return };
+
+    assert_eq!(
+        found["columns"],
+        json!({
+            "time": "TIMESTAMP WITH TIME ZONE", "due": "TIMESTAMP WITH TIME ZONE",
+            "agent": "VARCHAR", "target": "VARCHAR", "address": "VARCHAR", "type": "VARCHAR",
+            "sent": "UINTEGER", "received": "UINTEGER", "unknown": "UINTEGER", "duplicates": "UINTEGER",
+            "late": "UINTEGER", "reordered": "UINTEGER", "success": "BOOLEAN", "error": "VARCHAR",
+            "rtt_min_us": "DOUBLE", "rtt_avg_us": "DOUBLE", "rtt_max_us": "DOUBLE",
+            "rtt_stddev_us": "DOUBLE", "ipdv_us": "DOUBLE", "loss_pct": "DOUBLE",
+            "late_us": "UINTEGER", "tmax_us": "UBIGINT", "ts_source": "VARCHAR", "error_us": "DOUBLE",
+            "rtts_us": "DOUBLE[]", "outcome": "VARCHAR",
+        })
+    );
+    let total = targets as i64 * seconds;
+    assert_eq!((&found["count"], &found["keys"]), (&json!(total), &json!(total)));
+    assert_eq!(found["first_due"], "2026-11-20 12:00:00+00");
+    assert_eq!(found["last_due"], "2026-11-20 12:09:59+00");
+    assert_eq!(found["of_one_target"], seconds);
+    assert_eq!((&found["packets"], &found["lost_packets"]), (&json!(4 * seconds), &json!(seconds)));
+    assert_eq!(found["received"], total + 2 * seconds);
+    assert_eq!(found["loss_pct"], 25.0 * seconds as f64);
+    let rtt_us: f64 = expected.iter().filter_map(|row| row.rtt_avg_us).sum();
+    assert!((found["rtt_us"].as_f64().unwrap() - rtt_us).abs() < 1.0, "{} {rtt_us}", found["rtt_us"]);
+}
