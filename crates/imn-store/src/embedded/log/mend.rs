@@ -24,7 +24,7 @@ pub(super) fn cut_damage(path: &Path, damage: &fjall::Error) -> Result<(), Error
 
     let scratch = path.with_extension("mending");
     let name = journal.file_name().unwrap_or_default();
-    let readable = |length: usize| {
+    let readable = |length: usize| -> Result<bool, Error> {
         let _ = fs::remove_dir_all(&scratch);
         copy(path, &scratch)?;
         let trial = scratch.join(name);
