@@ -116,7 +116,7 @@ fn what_this_host_does_not_send_is_unknown_and_what_it_sends_is_paced() {
     // 200 a second to one prefix, of which 20 at once: the last of 60 goes 200 ms late, and the host says so.
     let (outcome, packets) = finish(&engine, Round { interval: Duration::ZERO, ..stream(target.into(), 60) });
     assert_eq!(Packet::counts(&packets).received, 60);
-    assert!((195..260).contains(&outcome.lateness.as_millis()), "{outcome:?}");
+    assert!((195..500).contains(&outcome.lateness.as_millis()), "{outcome:?}");
 
     // A queue for two packets on the way out of the host.
     let route = a.program("ip").args(["-o", "route", "get"]).arg(target.to_string()).run_ok(SOON).unwrap();

@@ -94,7 +94,7 @@ fn silence_refusal_and_unreachability_are_told_apart() {
         outcomes[0]
             .1
             .iter()
-            .all(|packet| packet.rtt().is_some_and(|rtt| (20..25).contains(&rtt.as_millis())))
+            .all(|packet| packet.rtt().is_some_and(|rtt| (20..100).contains(&rtt.as_millis())))
     );
     assert!(matches!(fates.nth(1), Some(Fate::Refused { rtt }) if rtt >= Duration::from_millis(20)));
     assert_eq!(fates.next(), Some(Fate::Lost));
