@@ -1,9 +1,8 @@
 //! Clocks: real time in microseconds, its pairing with the monotonic clock, and its text.
 
-use std::{
-    path::Path,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
-};
+mod sys;
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use imn_contract::v1::ClockState;
 use jiff::Timestamp;
@@ -106,10 +105,15 @@ impl Pairing {
     }
 }
 
-/// What is known of this host's clock without a call that Rust offers only as unsafe (`adjtimex`): whether a time
-/// service of the host says that it has synchronized it. The offset is therefore never told.
+/// What the kernel says of this host's clock (`adjtimex`): the offset that is being corrected, told only where a time
+/// service keeps the clock synchronized.
 pub fn state() -> ClockState {
-    ClockState { offset_us: None, synced: Path::new("/run/systemd/timesync/synchronized").exists() }
+    match sys::read() {
+        Some(kernel) if kernel.synced => {
+            ClockState { offset_us: Some(kernel.offset_ns as f64 / 1000.0), synced: true }
+        }
+        _ => ClockState { offset_us: None, synced: false },
+    }
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ use imn_contract::{
 
 pub use ship::Shipper;
 
+use crate::clock::now_us;
 use disk::{Disk, Header};
 
 /// Rounds wait at most this long before they are sealed.
@@ -539,9 +540,4 @@ fn plain_size(rounds: &[Round], gaps: &[Gap]) -> usize {
 fn free_bytes(dir: &Path) -> Option<u64> {
     let stat = rustix::fs::statvfs(dir).ok()?;
     Some(stat.f_bavail * stat.f_frsize)
-}
-
-fn now_us() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.map_or(0, |d| i64::try_from(d.as_micros()).unwrap_or(i64::MAX))
 }

@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 const PACKAGE: &str = "nats-server";
@@ -53,7 +54,7 @@ impl NatsServer {
         fs::write(&config, text).map_err(Error::file("write", &config))?;
         let mut attempts = 0;
         loop {
-            let address = SocketAddr::new(listen, free_port(attempts)?);
+            let address = SocketAddr::new(listen, free_port()?);
             match spawn(&directory, address, namespace.as_ref()) {
                 Ok(process) => return Ok(Self { process, directory, address, namespace }),
                 // Somebody else took the port between our look and the server's.
@@ -175,14 +176,15 @@ fn greeted(address: SocketAddr) -> Result<()> {
     })
 }
 
-/// A port of [`PORTS`] that is free at this moment, on every address.
-pub(crate) fn free_port(attempt: u16) -> Result<u16> {
+/// A port of [`PORTS`] that is free at this moment, on every address. A process never gets the same one twice: a server
+/// that is down for a while finds its port again.
+pub(crate) fn free_port() -> Result<u16> {
+    static GIVEN: AtomicU16 = AtomicU16::new(0);
     let span = PORTS.end - PORTS.start;
-    // Test processes that start together begin to look at different places.
-    let clock = Instant::now().elapsed().subsec_nanos() ^ std::process::id().wrapping_mul(2_654_435_761);
-    let offset = ((clock >> 8) % u32::from(span)) as u16;
+    // Test processes that start together look at different places.
+    let offset = (std::process::id().wrapping_mul(2_654_435_761) >> 8) % u32::from(span);
     (0..span)
-        .map(|step| PORTS.start + (offset + attempt * 97 + step) % span)
+        .map(|_| PORTS.start + (offset as u16 + GIVEN.fetch_add(1, Ordering::Relaxed)) % span)
         .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
         .ok_or_else(|| Error::system("find a free port")(std::io::ErrorKind::AddrInUse.into()))
 }

@@ -49,7 +49,7 @@ impl Postgres {
             .run_ok(INITDB)?;
         let mut attempts = 0;
         loop {
-            let port = free_port(attempts)?;
+            let port = free_port()?;
             match spawn(&directory, port, user) {
                 Ok(process) => {
                     return Ok(Self { process, directory, port, user, databases: AtomicU32::new(0) });
