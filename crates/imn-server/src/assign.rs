@@ -1,15 +1,31 @@
 //! Assignments: who measures what, decided by the domain, kept in the catalog, published to agents.
 
-use std::sync::{Arc, Mutex, PoisonError};
+mod plan;
+mod publish;
+mod shards;
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use imn_contract::TargetId;
+use imn_domain::Unmet;
 use tokio::sync::Notify;
+
+pub(crate) use publish::{Parts, Publisher};
 
 /// Tells the publisher of assignments that something changed; cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Assigner {
-    asked: Arc<Mutex<Asked>>,
-    notify: Arc<Notify>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    asked: Mutex<Asked>,
+    notify: Notify,
+    shortfalls: Mutex<Vec<Shortfall>>,
 }
 
 /// What is to be looked at anew.
@@ -17,7 +33,20 @@ pub(crate) struct Assigner {
 struct Asked {
     all: bool,
     agents: bool,
-    targets: Vec<TargetId>,
+    /// What agents can read is to be compared with what it should be.
+    verify: bool,
+    targets: HashSet<TargetId>,
+}
+
+/// A demand of a tier that is not met for some of its targets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Shortfall {
+    /// The tier.
+    pub(crate) tier: String,
+    /// The demand.
+    pub(crate) unmet: Unmet,
+    /// Targets for which it is not met.
+    pub(crate) targets: u64,
 }
 
 impl Assigner {
@@ -36,8 +65,32 @@ impl Assigner {
         self.ask(|asked| asked.agents = true);
     }
 
-    fn ask(&self, change: impl FnOnce(&mut Asked)) {
-        change(&mut self.asked.lock().unwrap_or_else(PoisonError::into_inner));
-        self.notify.notify_one();
+    /// NATS was away, and may have lost what was published.
+    pub(crate) fn verify(&self) {
+        self.ask(|asked| asked.verify = true);
     }
+
+    fn ask(&self, change: impl FnOnce(&mut Asked)) {
+        change(&mut lock(&self.shared.asked));
+        self.shared.notify.notify_one();
+    }
+
+    fn take(&self) -> Asked {
+        std::mem::take(&mut lock(&self.shared.asked))
+    }
+
+    fn report(&self, shortfalls: Vec<Shortfall>) {
+        let mut known = lock(&self.shared.shortfalls);
+        for new in shortfalls
+            .iter()
+            .filter(|new| !known.iter().any(|k| (&k.tier, k.unmet) == (&new.tier, new.unmet)))
+        {
+            tracing::warn!(tier = new.tier, targets = new.targets, unmet = %new.unmet, "demand of a tier not met");
+        }
+        *known = shortfalls;
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

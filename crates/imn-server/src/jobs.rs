@@ -9,7 +9,7 @@ mod submit;
 use std::sync::Arc;
 
 use imn_contract::{
-    ErrorCode, Fault, JobId, ModuleType,
+    ErrorCode, Fault, JobId,
     latest::{JobState, JobView, ResultStatus, TaskView},
 };
 use imn_runtime::nats::Client;
@@ -33,7 +33,6 @@ struct Shared {
     hub: Hub,
     metrics: Metrics,
     streams: Streams,
-    types: Vec<ModuleType>,
     open: Open,
     outbox: Outbox,
 }
@@ -46,16 +45,14 @@ pub(crate) struct Parts {
     pub(crate) hub: Hub,
     pub(crate) metrics: Metrics,
     pub(crate) streams: Streams,
-    /// Types that are known although no instance of them may be.
-    pub(crate) types: Vec<ModuleType>,
     pub(crate) outbox: Outbox,
 }
 
 impl Desk {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { client, catalog, registry, hub, metrics, streams, types, outbox } = parts;
+        let Parts { client, catalog, registry, hub, metrics, streams, outbox } = parts;
         let open = Open::default();
-        let shared = Shared { client, catalog, registry, hub, metrics, streams, types, open, outbox };
+        let shared = Shared { client, catalog, registry, hub, metrics, streams, open, outbox };
         Self { shared: Arc::new(shared) }
     }
 
@@ -77,7 +74,7 @@ impl Desk {
         let job = job.ok_or_else(|| unknown(id))?;
         let fault = Fault::new(ErrorCode::Cancelled, "cancelled on request");
         let open = job.tasks.iter().filter(|task| !task.state.is_terminal());
-        let ends = open.map(|task| self.end(&job, task, ResultStatus::Cancelled, &fault)).collect();
+        let ends = open.map(|task| settle::end(&job, task, ResultStatus::Cancelled, &fault)).collect();
         self.settle(ends).await.map_err(|error| unavailable(&error))?;
         self.get(id).await
     }

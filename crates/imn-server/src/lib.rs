@@ -25,3 +25,4 @@ mod streams;
 pub use api::{Minted, Role, mint, openapi};
 pub use config::{Config, StreamBytes};
 pub use error::Error;
+pub use server::{Running, Server};

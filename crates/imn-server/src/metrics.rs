@@ -116,9 +116,4 @@ impl Metrics {
         let _ = encode(&mut page, &registry);
         page
     }
-
-    /// Lets another part register figures of its own.
-    pub(crate) fn register(&self, with: impl FnOnce(&mut Registry)) {
-        with(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner));
-    }
 }

@@ -48,12 +48,12 @@ pub(crate) struct Readiness {
 impl Readiness {
     /// A part works.
     pub(crate) fn ok(&self, part: Part) {
-        self.set(part, Ok(()));
+        self.set(part, &Ok(()));
     }
 
     /// A part does not work, and why.
     pub(crate) fn fails(&self, part: Part, reason: impl Into<String>) {
-        self.set(part, Err(reason.into()));
+        self.set(part, &Err(reason.into()));
     }
 
     /// Each part in order: fine, or why not.
@@ -63,15 +63,10 @@ impl Readiness {
         Part::ALL.iter().map(|part| (*part, state(part))).collect()
     }
 
-    /// Whether every part works.
-    pub(crate) fn is_ready(&self) -> bool {
-        self.parts().iter().all(|(_, state)| state.is_ok())
-    }
-
-    fn set(&self, part: Part, state: Result<(), String>) {
+    fn set(&self, part: Part, state: &Result<(), String>) {
         let mut known = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
         let before = known.insert(part, state.clone());
-        match (&before, &state) {
+        match (&before, state) {
             (Some(Err(_)) | None, Ok(())) => tracing::info!(part = part.name(), "part ready"),
             (Some(Ok(())) | None, Err(reason)) => {
                 tracing::warn!(part = part.name(), reason, "part not ready");

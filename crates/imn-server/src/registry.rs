@@ -1,7 +1,9 @@
 //! Agents and module instances, by what they say of themselves.
 
+mod listen;
+
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
@@ -11,6 +13,8 @@ use imn_contract::{
 };
 use imn_domain::{Agent, Liveness};
 use serde_json::Value;
+
+pub(crate) use listen::{keep, listen, queues};
 
 /// Silence after which an instance is degraded, in microseconds.
 const DEGRADED_AFTER_US: i64 = 15_000_000;
@@ -30,6 +34,9 @@ pub(crate) struct AgentView {
     pub(crate) agent: Agent,
     /// How it is doing.
     pub(crate) liveness: Liveness,
+    /// Types for which it takes standing work, or did so within the last minute: a module that is started again
+    /// keeps its assignments.
+    pub(crate) standing: BTreeSet<ModuleType>,
 }
 
 /// A module instance, as announced, as its agent tells, and as it tells itself.
@@ -71,6 +78,8 @@ struct Entry {
     /// When the agent was last written to the catalog.
     stored_us: i64,
     changed: bool,
+    /// Types with standing work, and when each was last told of.
+    standing: BTreeMap<ModuleType, i64>,
 }
 
 #[derive(Debug, Default)]
@@ -96,7 +105,9 @@ impl Registry {
         state.listening_since_us = now_us;
         for agent in agents {
             let lost = newest - agent.last_heartbeat_us >= OFFLINE_AFTER_US;
-            let entry = Entry { lost, stored_us: now_us, changed: false, agent };
+            let mut entry =
+                Entry { lost, stored_us: now_us, changed: false, standing: BTreeMap::new(), agent };
+            note_standing(&mut entry, now_us);
             state.agents.insert(entry.agent.id.clone(), entry);
         }
     }
@@ -165,19 +176,17 @@ impl Registry {
         for instance in instances {
             admit(&mut state, instance);
         }
-        match state.agents.get_mut(&heartbeat.agent) {
-            Some(entry) => {
-                entry.lost = false;
-                entry.changed |= changed.agent;
-                update(&mut entry.agent, heartbeat, now_us);
-            }
-            None => {
-                let mut agent = blank(&heartbeat.agent, now_us);
-                update(&mut agent, heartbeat, now_us);
-                let entry = Entry { agent, lost: false, stored_us: 0, changed: true };
-                state.agents.insert(entry.agent.id.clone(), entry);
-            }
-        }
+        let entry = state.agents.entry(heartbeat.agent.clone()).or_insert_with(|| Entry {
+            agent: blank(&heartbeat.agent, now_us),
+            lost: false,
+            stored_us: 0,
+            changed: true,
+            standing: BTreeMap::new(),
+        });
+        entry.lost = false;
+        entry.changed |= changed.agent;
+        update(&mut entry.agent, heartbeat, now_us);
+        note_standing(entry, now_us);
         changed
     }
 
@@ -278,7 +287,17 @@ fn view(entry: &Entry, listening_since_us: i64, now_us: i64) -> AgentView {
     let mut judged = entry.agent.clone();
     judged.last_heartbeat_us = judged.last_heartbeat_us.max(listening_since_us);
     let liveness = if entry.lost { Liveness::Offline } else { judged.liveness(now_us) };
-    AgentView { agent: entry.agent.clone(), liveness }
+    // Of an agent that is not heard of, what it last told holds.
+    let recent = |told_us: &i64| entry.agent.last_heartbeat_us - told_us < OFFLINE_AFTER_US;
+    let standing = entry.standing.iter().filter(|(_, told_us)| recent(told_us)).map(|(kind, _)| kind.clone());
+    AgentView { standing: standing.collect(), agent: entry.agent.clone(), liveness }
+}
+
+fn note_standing(entry: &mut Entry, now_us: i64) {
+    let modules = entry.agent.heartbeat.iter().flat_map(|heartbeat| &heartbeat.modules);
+    for module in modules.filter(|module| module.standing) {
+        entry.standing.insert(module.kind.clone(), now_us);
+    }
 }
 
 fn aged(instance: &Instance, now_us: i64) -> Instance {

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
-use imn_contract::{AgentId, ModuleType, TargetId};
+use imn_contract::{AgentId, ModuleType, TargetId, latest::Round};
 use imn_domain::{Consensus, Finding, Monitor, MonitoringState, Vote, consensus};
 use imn_store::{RoundRow, StateChange};
 
@@ -37,7 +37,6 @@ pub(crate) struct PairStatus {
 /// How one target is doing.
 #[derive(Clone, Debug)]
 pub(crate) struct TargetStatus {
-    pub(crate) target: TargetId,
     pub(crate) consensus: Consensus,
     pub(crate) monitoring_state: MonitoringState,
     /// Since when, in microseconds since the Unix epoch.
@@ -60,6 +59,63 @@ pub(crate) struct Policy {
     /// State and since when, used when the target is new to the board.
     pub(crate) state: MonitoringState,
     pub(crate) state_since_us: i64,
+}
+
+/// What the board takes of a round.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen<'a> {
+    agent: &'a AgentId,
+    kind: &'a ModuleType,
+    target: &'a TargetId,
+    due_us: i64,
+    time_us: i64,
+    sent: u32,
+    received: u32,
+    unknown: u32,
+    success: bool,
+    rtt_avg_us: Option<f64>,
+    error: Option<&'a str>,
+}
+
+impl<'a> Seen<'a> {
+    /// Of a round as it arrives.
+    pub(crate) fn of_round(
+        agent: &'a AgentId,
+        kind: &'a ModuleType,
+        target: &'a TargetId,
+        round: &'a Round,
+    ) -> Self {
+        Self {
+            agent,
+            kind,
+            target,
+            due_us: round.due_us,
+            time_us: round.time_us,
+            sent: round.sent,
+            received: round.received,
+            unknown: round.unknown,
+            success: round.success,
+            rtt_avg_us: round.rtt_avg_ns.map(|ns| ns as f64 / 1e3),
+            error: round.error.as_deref(),
+        }
+    }
+
+    /// Of a round as it is stored.
+    pub(crate) fn of_row(row: &'a RoundRow) -> Self {
+        Self {
+            agent: &row.agent,
+            kind: &row.kind,
+            target: &row.target,
+            due_us: row.due_us,
+            time_us: row.time_us,
+            sent: row.sent,
+            received: row.received,
+            unknown: row.unknown,
+            success: row.success,
+            rtt_avg_us: row.rtt_avg_us,
+            error: row.error.as_deref(),
+        }
+    }
 }
 
 type PairKey = Arc<(AgentId, ModuleType)>;
@@ -101,13 +157,7 @@ impl Board {
     /// How a target is doing; `None` for one that is not measured.
     pub(crate) fn status(&self, target: &TargetId, now_us: i64) -> Option<TargetStatus> {
         let cells = self.cells.read().unwrap_or_else(PoisonError::into_inner);
-        cells.get(target).map(|cell| cell.status(target, now_us))
-    }
-
-    /// The consensus on a target now.
-    pub(crate) fn consensus(&self, target: &TargetId, now_us: i64) -> Consensus {
-        let cells = self.cells.read().unwrap_or_else(PoisonError::into_inner);
-        cells.get(target).map_or(Consensus::Unknown, |cell| cell.consensus(now_us).0)
+        cells.get(target).map(|cell| cell.status(now_us))
     }
 
     /// Number of targets in each monitoring state.
@@ -146,19 +196,31 @@ impl Board {
         }
     }
 
+    /// Takes in rounds that were committed before this process began; no transition follows.
+    pub(crate) fn restore<'a>(&self, rounds: impl IntoIterator<Item = Seen<'a>>) {
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cells = self.cells.write().unwrap_or_else(PoisonError::into_inner);
+        for round in rounds {
+            if let Some(cell) = cells.get_mut(round.target) {
+                cell.put(&round, &mut keys);
+                cell.slot_us = cell.slot_us.max(round.due_us);
+            }
+        }
+    }
+
     /// Takes in committed rounds, in order of their due times; the transitions that follow. Rounds of targets that
     /// are not measured any more are ignored, and rounds drained late never change a state.
     pub(crate) fn commit<'a>(
         &self,
-        rounds: impl IntoIterator<Item = &'a RoundRow>,
+        rounds: impl IntoIterator<Item = Seen<'a>>,
         now_us: i64,
     ) -> Vec<StateChange> {
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         let mut cells = self.cells.write().unwrap_or_else(PoisonError::into_inner);
         let mut changes = Vec::new();
         for round in rounds {
-            let Some(cell) = cells.get_mut(&round.target) else { continue };
-            if let Some(transition) = cell.take(round, &mut keys, now_us) {
+            let Some(cell) = cells.get_mut(round.target) else { continue };
+            if let Some(transition) = cell.take(&round, &mut keys, now_us) {
                 changes.push(StateChange {
                     target: round.target.clone(),
                     time_us: now_us,
@@ -193,29 +255,12 @@ impl Board {
 impl Cell {
     fn take(
         &mut self,
-        round: &RoundRow,
+        round: &Seen<'_>,
         keys: &mut HashSet<PairKey>,
         now_us: i64,
     ) -> Option<imn_domain::Transition> {
-        let at = self.pairs.iter().position(|p| p.key.0 == round.agent && p.key.1 == round.kind);
-        let pair = Pair {
-            key: match at {
-                Some(at) => self.pairs[at].key.clone(),
-                None => interned(keys, round),
-            },
-            due_us: round.due_us,
-            time_us: round.time_us,
-            sent: round.sent,
-            received: round.received,
-            unknown: round.unknown,
-            success: round.success,
-            rtt_avg_us: round.rtt_avg_us.map(|us| us as f32),
-            error: round.error.as_deref().map(Into::into),
-        };
-        match at {
-            Some(at) if self.pairs[at].due_us > round.due_us => return None,
-            Some(at) => self.pairs[at] = pair,
-            None => self.pairs.push(pair),
+        if !self.put(round, keys) {
+            return None;
         }
         if round.due_us < now_us - self.fresh_us() {
             return None;
@@ -233,6 +278,31 @@ impl Cell {
             transition = self.judge(now_us).or(transition);
         }
         transition
+    }
+
+    /// Keeps a round if it is the latest of its pair; whether it is.
+    fn put(&mut self, round: &Seen<'_>, keys: &mut HashSet<PairKey>) -> bool {
+        let at = self.pairs.iter().position(|p| p.key.0 == *round.agent && p.key.1 == *round.kind);
+        let pair = Pair {
+            key: match at {
+                Some(at) => self.pairs[at].key.clone(),
+                None => interned(keys, round),
+            },
+            due_us: round.due_us,
+            time_us: round.time_us,
+            sent: round.sent,
+            received: round.received,
+            unknown: round.unknown,
+            success: round.success,
+            rtt_avg_us: round.rtt_avg_us.map(|us| us as f32),
+            error: round.error.map(Into::into),
+        };
+        match at {
+            Some(at) if self.pairs[at].due_us >= round.due_us => return false,
+            Some(at) => self.pairs[at] = pair,
+            None => self.pairs.push(pair),
+        }
+        true
     }
 
     fn judge(&mut self, now_us: i64) -> Option<imn_domain::Transition> {
@@ -268,13 +338,12 @@ impl Cell {
         pair.due_us >= now_us - self.fresh_us()
     }
 
-    fn status(&self, target: &TargetId, now_us: i64) -> TargetStatus {
+    fn status(&self, now_us: i64) -> TargetStatus {
         let mut pairs: Vec<PairStatus> = self.pairs.iter().map(|p| self.pair(p, now_us)).collect();
         pairs.sort_by(|a, b| (&a.agent, &a.kind).cmp(&(&b.agent, &b.kind)));
         let mut fresh: Vec<&AgentId> = pairs.iter().filter(|p| p.fresh).map(|p| &p.agent).collect();
         fresh.dedup();
         TargetStatus {
-            target: target.clone(),
             consensus: self.consensus(now_us).0,
             monitoring_state: self.monitor.state(),
             state_since_us: self.monitor.since_us(),
@@ -308,14 +377,12 @@ impl Cell {
 }
 
 /// Every (agent, type) is kept once, however many targets it measures.
-fn interned(keys: &mut HashSet<PairKey>, round: &RoundRow) -> PairKey {
+fn interned(keys: &mut HashSet<PairKey>, round: &Seen<'_>) -> PairKey {
     let key = (round.agent.clone(), round.kind.clone());
-    match keys.get(&key) {
-        Some(known) => known.clone(),
-        None => {
-            let key = Arc::new(key);
-            keys.insert(key.clone());
-            key
-        }
+    if let Some(known) = keys.get(&key) {
+        return known.clone();
     }
+    let key = Arc::new(key);
+    keys.insert(key.clone());
+    key
 }

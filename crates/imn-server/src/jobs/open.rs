@@ -11,11 +11,9 @@ use imn_store::Job;
 /// What all tasks of a job share.
 #[derive(Debug)]
 pub(super) struct JobFacts {
-    pub(super) id: JobId,
     pub(super) kind: ModuleType,
     pub(super) target: String,
     pub(super) created_us: i64,
-    pub(super) deadline_us: i64,
     pub(super) max_attempts: u32,
 }
 
@@ -43,11 +41,9 @@ impl Open {
     /// Adds those tasks of a job that are not terminal.
     pub(super) fn add(&self, job: &Job) {
         let facts = Arc::new(JobFacts {
-            id: job.id.clone(),
             kind: job.kind.clone(),
             target: job.target.clone(),
             created_us: job.created_us,
-            deadline_us: job.deadline_us,
             max_attempts: job.max_attempts,
         });
         let mut state = self.state();

@@ -17,7 +17,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval_at},
 };
 
-use super::Desk;
+use super::{Desk, settle::end};
 use crate::clock::now_us;
 
 /// Work waiting at most; more is found in the catalog.
@@ -170,7 +170,7 @@ impl Desk {
         let mut moves = Vec::new();
         for row in self.shared.catalog.tasks_overdue(now_us(), PAGE).await? {
             if let Some(job) = self.shared.catalog.job(&row.job).await? {
-                moves.push(self.end(&job, &row, ResultStatus::TimedOut, &fault));
+                moves.push(end(&job, &row, ResultStatus::TimedOut, &fault));
             }
         }
         self.settle(moves).await

@@ -15,39 +15,27 @@ use crate::metrics::label;
 /// Requests worked on at once, per service.
 const WIDTH: usize = 256;
 
-/// The subscriptions of the services.
-pub(crate) struct Services {
-    submit: Subscriber,
-    get: Subscriber,
-    cancel: Subscriber,
-}
-
 impl Desk {
-    /// Subscribes, as one of the servers.
-    pub(crate) async fn subscribe(&self) -> nats::Result<Services> {
+    /// Answers requests, as one of the servers, until `stop`, and then those that are under way.
+    pub(crate) async fn serve(self, stop: Stop) -> nats::Result<()> {
         let client = &self.shared.client;
-        Ok(Services {
-            submit: client.queue_subscribe(subject::SUBMIT, subject::SERVER_QUEUE).await?,
-            get: client.queue_subscribe(subject::GET_ALL, subject::SERVER_QUEUE).await?,
-            cancel: client.queue_subscribe(subject::CANCEL_ALL, subject::SERVER_QUEUE).await?,
-        })
-    }
-
-    /// Answers requests until `stop`, and then those that are under way.
-    pub(crate) async fn serve(self, services: Services, stop: Stop) {
+        let submit = client.queue_subscribe(subject::SUBMIT, subject::SERVER_QUEUE).await?;
+        let get = client.queue_subscribe(subject::GET_ALL, subject::SERVER_QUEUE).await?;
+        let cancel = client.queue_subscribe(subject::CANCEL_ALL, subject::SERVER_QUEUE).await?;
         let until = |subscriber: Subscriber| {
             let stop = stop.clone();
             subscriber.take_until(Box::pin(async move { stop.requested().await }))
         };
-        let desk = &self;
+        let (submits, gets, cancels) = (self.clone(), self.clone(), self);
         tokio::join!(
-            until(services.submit).for_each_concurrent(WIDTH, |request| desk.on_submit(request)),
-            until(services.get).for_each_concurrent(WIDTH, |request| desk.on_get(request)),
-            until(services.cancel).for_each_concurrent(WIDTH, |request| desk.on_cancel(request)),
+            until(submit).for_each_concurrent(WIDTH, move |request| submits.clone().on_submit(request)),
+            until(get).for_each_concurrent(WIDTH, move |request| gets.clone().on_get(request)),
+            until(cancel).for_each_concurrent(WIDTH, move |request| cancels.clone().on_cancel(request)),
         );
+        Ok(())
     }
 
-    async fn on_submit(&self, request: Raw) {
+    async fn on_submit(self, request: Raw) {
         let answer = match nats::decode::<Submit>(&request) {
             Ok(submit) => self.submit(submit).await,
             Err(fault) => Err(self.garbage("submit", fault)),
@@ -70,7 +58,7 @@ impl Desk {
         warn(sent);
     }
 
-    async fn on_get(&self, request: Raw) {
+    async fn on_get(self, request: Raw) {
         let answer = match self.job_of(&request) {
             Ok(id) => self.get(&id).await,
             Err(fault) => Err(fault),
@@ -78,7 +66,7 @@ impl Desk {
         self.answer(&request, answer).await;
     }
 
-    async fn on_cancel(&self, request: Raw) {
+    async fn on_cancel(self, request: Raw) {
         let answer = match self.job_of(&request) {
             Ok(id) => self.cancel(&id).await,
             Err(fault) => Err(fault),

@@ -73,7 +73,7 @@ impl Desk {
                         reports.push(report);
                     }
                 }
-                if reports.is_empty() || reports.iter().any(|r| r.ends()) || reports.len() >= BATCH {
+                if reports.is_empty() || reports.iter().any(Report::ends) || reports.len() >= BATCH {
                     break;
                 }
                 match tokio::time::timeout(COMPANY, messages.next()).await {
@@ -188,39 +188,6 @@ impl Desk {
         Ok(())
     }
 
-    /// What ends a task without a report of its own.
-    pub(super) fn end(&self, job: &Job, task: &TaskRow, status: ResultStatus, fault: &Fault) -> Move {
-        let now = now_us();
-        let result = JobResult {
-            v: 1,
-            job_id: job.id.clone(),
-            agent: task.agent.clone(),
-            instance: task.instance.clone(),
-            kind: job.kind.clone(),
-            target: job.target.clone(),
-            attempt: task.attempts,
-            status,
-            started: None,
-            finished: Some(rfc3339(now)),
-            outcome: serde_json::Value::Null,
-            error: Some(fault.clone()),
-        };
-        Move {
-            transition: TaskTransition {
-                job: job.id.clone(),
-                agent: task.agent.clone(),
-                to: status.into(),
-                attempts: task.attempts,
-                instance: task.instance.clone(),
-                result: Some(result),
-                now_us: now,
-            },
-            kind: job.kind.clone(),
-            target: job.target.clone(),
-            created_us: job.created_us,
-        }
-    }
-
     pub(super) fn count_open(&self) {
         self.shared.metrics.open_tasks.set(self.shared.open.len() as i64);
     }
@@ -272,6 +239,39 @@ impl Desk {
         if let Err(error) = self.shared.client.publish(&subject::agent_control(agent), &control).await {
             tracing::debug!(%error, "agent not told of the end");
         }
+    }
+}
+
+/// What ends a task without a report of its own.
+pub(super) fn end(job: &Job, task: &TaskRow, status: ResultStatus, fault: &Fault) -> Move {
+    let now = now_us();
+    let result = JobResult {
+        v: 1,
+        job_id: job.id.clone(),
+        agent: task.agent.clone(),
+        instance: task.instance.clone(),
+        kind: job.kind.clone(),
+        target: job.target.clone(),
+        attempt: task.attempts,
+        status,
+        started: None,
+        finished: Some(rfc3339(now)),
+        outcome: serde_json::Value::Null,
+        error: Some(fault.clone()),
+    };
+    Move {
+        transition: TaskTransition {
+            job: job.id.clone(),
+            agent: task.agent.clone(),
+            to: status.into(),
+            attempts: task.attempts,
+            instance: task.instance.clone(),
+            result: Some(result),
+            now_us: now,
+        },
+        kind: job.kind.clone(),
+        target: job.target.clone(),
+        created_us: job.created_us,
     }
 }
 
