@@ -3,7 +3,7 @@
 use imn_contract::{ErrorCode, Fault};
 use tracing_subscriber::{EnvFilter, Registry, layer::SubscriberExt, reload, util::SubscriberInitExt};
 
-const DEFAULT: &str = "info";
+const DEFAULT: &str = "info,async_nats=warn";
 
 /// Changes the level of the log.
 pub(crate) struct Level(Option<reload::Handle<EnvFilter, Registry>>);

@@ -19,7 +19,7 @@ pub trait Module: Send + Sync + 'static {
     /// The module's type, for example `icmp`. The agent may start it under another name.
     fn kind(&self) -> &'static str;
 
-    /// The module's version, semantic.
+    /// The module's version, semantic; that of the SDK unless it says its own.
     fn version(&self) -> &'static str {
         env!("CARGO_PKG_VERSION")
     }

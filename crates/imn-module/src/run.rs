@@ -37,7 +37,8 @@ fn run_shared(module: SharedModule) -> Result<(), Error> {
     // Two workers: a job that computes does not hold up the answers to others.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
-        .max_blocking_threads(8)
+        // Started when needed; the resolver of a hundred slow names must not hold up the spool.
+        .max_blocking_threads(128)
         .enable_all()
         .build()
         .map_err(|source| Error::System { operation: "start the runtime", source })?;

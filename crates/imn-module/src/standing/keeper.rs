@@ -45,8 +45,8 @@ const CHUNK: usize = 1024;
 const BACKLOG: usize = 100_000;
 /// An outcome that is this late beyond all timeouts does not come any more.
 const NEVER: Duration = Duration::from_mins(1);
-/// Rounds in flight at the stop are waited for this long.
-const STOPPING: Duration = Duration::from_secs(7);
+/// Rounds in flight at the stop are waited for this long; those that take longer become gaps at the next start.
+const STOPPING: Duration = Duration::from_secs(4);
 
 struct InFlight {
     entry: Arc<Entry>,
@@ -286,7 +286,8 @@ impl Keeper {
     fn entry(&mut self, assignment: &Assignment, fingerprint: u64) -> Entry {
         let plan = self.standing.plan(assignment).map_err(|fault| {
             tracing::warn!(target = %assignment.target, %fault, "assignment cannot be measured");
-            Arc::from(fault.to_string())
+            let field = fault.field.as_deref().unwrap_or("assignment");
+            Arc::from(format!("{field}: {}", fault.message))
         });
         Entry {
             target: assignment.target.clone(),

@@ -201,8 +201,9 @@ async fn a_report_outlives_the_server_being_away() {
     bench.server.restart().unwrap();
     drop(ports);
     assert_eq!(bench.attempt(&task.job_id).await.status, AttemptStatus::Succeeded);
-    // It is ready again without a word from anybody.
-    assert_eq!(bench.announced().await.event, AnnounceEvent::Ready);
+    // It takes tasks again without a word from anybody.
+    let task = bench.task(json!({"mode": "delay", "delay_ms": 1}));
+    assert!(bench.hand(&task).await.accepted);
 }
 
 #[tokio::test]

@@ -98,7 +98,7 @@ struct Plant {
 }
 
 impl Plant {
-    fn new(kind: &str, url: &str, targets: u32) -> Self {
+    fn new(kind: &str, url: &str, targets: u32, interval_ms: u64) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| Some(directory.path().join(name).to_string_lossy().into_owned());
         let config =
@@ -109,8 +109,8 @@ impl Plant {
                 target: TargetId::new(format!("t{n}")).unwrap(),
                 kind: kind.parse().unwrap(),
                 address: format!("127.0.{}.{}", n / 250, n % 250 + 1),
-                interval_ms: INTERVAL_MS,
-                timeout_ms: 100,
+                interval_ms,
+                timeout_ms: interval_ms / 2,
                 count: 1,
                 params: serde_json::Map::new(),
                 since_us,
@@ -146,7 +146,7 @@ async fn every_due_round_is_a_row_or_a_gap_also_over_a_kill() {
     }
     let server = server().await;
     let mut store = Store::new(&server).await;
-    let plant = Plant::new("icmp", &server.url(), TARGETS);
+    let plant = Plant::new("icmp", &server.url(), TARGETS, INTERVAL_MS);
     let since_us = plant.assignments[0].since_us;
     let mut module = plant.start();
     store.until("rounds", |s| s.rounds.len() > 10 * TARGETS as usize).await;
@@ -188,7 +188,7 @@ async fn standing_work_waits_for_nobody_and_follows_its_file() {
     let mut store = Store::new(&server).await;
     let ports = crate::child::PORTS.lock().await;
     server.stop().unwrap();
-    let mut plant = Plant::new("icmp", &server.url(), 4);
+    let mut plant = Plant::new("icmp", &server.url(), 4, INTERVAL_MS);
     let since_us = plant.assignments[0].since_us;
     plant.assignments[1].address = "localhost".to_owned();
     plant.assignments[2].address = "no-such-host.invalid".to_owned();
@@ -232,7 +232,7 @@ async fn standing_work_waits_for_nobody_and_follows_its_file() {
 async fn the_host_has_rounds_too() {
     let server = server().await;
     let mut store = Store::new(&server).await;
-    let plant = Plant::new("heartbeat", &server.url(), 1);
+    let plant = Plant::new("heartbeat", &server.url(), 1, INTERVAL_MS);
     let _module = plant.start();
     store.until("rounds", |s| s.rounds.len() >= 5).await;
     let round = &store.rounds[0];
@@ -240,4 +240,42 @@ async fn the_host_has_rounds_too() {
     let outcome: imn_contract::latest::HostOutcome =
         serde_json::from_str(round.outcome.as_ref().unwrap()).unwrap();
     assert!(outcome.memory_total > 0);
+}
+
+/// The load of the issue: 20,000 targets at 5 s from one process. Prints what it cost.
+#[tokio::test]
+#[ignore = "half a minute of load; run it alone"]
+async fn twenty_thousand_targets_are_cheap() {
+    if !require_root("twenty_thousand_targets_are_cheap") {
+        return;
+    }
+    let server = server().await;
+    let mut store = Store::new(&server).await;
+    let plant = Plant::new("icmp", &server.url(), 20_000, 5000);
+    let since_us = plant.assignments[0].since_us;
+    let module = plant.start();
+    let wanted = |s: &Store, seconds: usize| s.rounds.len() >= 4000 * seconds;
+    store.until("rounds of five seconds", |s| wanted(s, 5)).await;
+    let (start, before) = (Instant::now(), imn_runtime::process::usage(module.pid()).unwrap());
+    for seconds in [10, 15, 20, 25] {
+        store.until("rounds of five more seconds", |s| wanted(s, seconds)).await;
+    }
+    let after = imn_runtime::process::usage(module.pid()).unwrap();
+    let cpu = 100.0 * (after.cpu_seconds - before.cpu_seconds) / start.elapsed().as_secs_f64();
+    let rss = after.rss_bytes as f64 / 1e6;
+    store.rounds.sort_unstable_by_key(|r| r.late_us);
+    let p99 = store.rounds[store.rounds.len() * 99 / 100].late_us;
+    let lost = store.rounds.iter().filter(|r| !r.success).count();
+    println!(
+        "cpu {cpu:.1} % of a core, rss {rss:.1} MB, late p99 {p99} us, {lost} of {} unanswered",
+        store.rounds.len()
+    );
+    println!(
+        "{} gaps: {:?}",
+        store.gaps.len(),
+        store.gaps.iter().map(|g| &g.reason).collect::<BTreeSet<_>>()
+    );
+    let some: Vec<Assignment> = plant.assignments.iter().step_by(997).cloned().collect();
+    store.assert_whole(&some, since_us, since_us + 15_000_000);
+    assert!(cpu <= 25.0 && rss <= 80.0 && p99 <= 50_000);
 }
