@@ -1,8 +1,16 @@
 //! Catalog and results: two seams and their backends.
 //!
 //! The catalog holds what people and the server decide: targets, tiers, agents, assignments, jobs, keys. Results hold
-//! what was measured. Each seam is a trait with one conformance suite that every backend passes. A store owns no
-//! task: the server's reconcilers call its maintenance.
+//! what was measured. Each seam is a trait with one conformance suite (`tests/catalog_conformance.rs`,
+//! `tests/results_conformance.rs`) that every backend passes.
+//!
+//! | seam | backend | where |
+//! |---|---|---|
+//! | [`Catalog`] | [`SqlCatalog`] | SQLite or PostgreSQL, by one SQL text |
+//! | [`Results`] | [`EmbeddedResults`] | a directory: commit log, memory, sorted Parquet under a manifest in the catalog |
+//!
+//! Deliberately absent: tasks (the server's reconcilers call [`Results::maintain`]; what blocks runs on tokio's
+//! blocking threads and ends by itself), clocks (times are arguments), NATS, HTTP, and aggregation of rounds.
 
 mod catalog;
 mod embedded;
