@@ -1,21 +1,29 @@
-//! An agent alone, without built-in modules: `agent ID NATS_URL STATE_DIR`. Its modules are those of
-//! `STATE_DIR/modules.d`.
+//! An agent alone, without built-in modules: `agent ID NATS_URL STATE_DIR [CREDS_DIR]`. Its modules are those of
+//! `STATE_DIR/modules.d`, its credentials `CREDS_DIR/agent.creds`, theirs `CREDS_DIR/{instance}.creds`.
 
-use std::{error::Error, time::Duration};
+use std::{error::Error, path::Path, time::Duration};
 
-use imn_agent::{Agent, Config};
+use imn_agent::{Agent, Config, ModuleCredentials};
 use imn_contract::AgentId;
-use imn_runtime::{nats, task};
+use imn_runtime::{credential::Credentials, nats, task};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
     let (Some(id), Some(url), Some(state)) = (args.next(), args.next(), args.next()) else {
-        return Err("usage: agent ID NATS_URL STATE_DIR".into());
+        return Err("usage: agent ID NATS_URL STATE_DIR [CREDS_DIR]".into());
     };
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-    let mut config =
-        Config::new(AgentId::new(id)?, nats::Config::new(url, "agent"), state, std::env::current_exe()?);
+    let mut nats = nats::Config::new(url, "agent");
+    let mut credentials = ModuleCredentials::none();
+    if let Some(directory) = args.next() {
+        let text = std::fs::read_to_string(Path::new(&directory).join("agent.creds"))?;
+        Credentials::parse(&text)?.inbox_prefix().clone_into(&mut nats.inbox_prefix);
+        nats.credentials = Some(text);
+        credentials = ModuleCredentials::directory(directory);
+    }
+    let mut config = Config::new(AgentId::new(id)?, nats, state, std::env::current_exe()?);
+    config.credentials = credentials;
     config.built_ins.clear();
     config.restart.window = Duration::from_secs(20);
     let shutdown = task::Shutdown::new();

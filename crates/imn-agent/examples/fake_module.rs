@@ -6,16 +6,17 @@
 
 use std::{collections::HashMap, error::Error, io::Read, path::PathBuf, sync::Arc, time::Duration};
 
-use async_nats::{Client, Message, jetstream};
+use async_nats::{Client, HeaderMap, Message, jetstream};
 use futures::StreamExt;
 use imn_contract::{
-    Encoding, ErrorCode, Fault, JobId, Message as Wire, decode, encode,
+    Encoding, ErrorCode, Fault, JobId, Message as Wire, decode, encode, header,
     latest::{
         Announce, AnnounceEvent, Attempt, AttemptStatus, ControlReply, Health, ModuleConfig, ModuleControl,
         ModuleOp, ModuleState, SpoolState, Task, TaskReply,
     },
     subject,
 };
+use imn_runtime::credential::Credentials;
 use serde_json::json;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -43,7 +44,11 @@ async fn main() -> Result<(), Failure> {
     if config.config.contains_key("exit_at_start") {
         std::process::exit(7);
     }
-    let client = async_nats::ConnectOptions::new()
+    let mut options = async_nats::ConnectOptions::new();
+    if let Some(text) = &config.creds {
+        options = options.credentials(text)?;
+    }
+    let client = options
         .custom_inbox_prefix(&config.inbox_prefix)
         .retry_on_initial_connect()
         .connect(&config.nats_url)
@@ -186,7 +191,14 @@ impl Fake {
             params_schema: serde_json::Value::Null,
             pid: Some(std::process::id()),
         };
-        self.publish(subject::ANNOUNCE.to_owned(), &announce).await
+        let payload = encode(&announce, Encoding::Json)?;
+        let mut headers = HeaderMap::new();
+        if let Some(text) = &self.config.creds {
+            let credentials = Credentials::parse(text)?;
+            headers.insert(header::NKEY, credentials.public_key());
+            headers.insert(header::SIGNATURE, credentials.sign(&payload)?);
+        }
+        Ok(self.client.publish_with_headers(subject::ANNOUNCE, headers, payload).await?)
     }
 
     async fn health(&self) -> Health {

@@ -161,3 +161,9 @@ fn crashed(instance: &imn_contract::InstanceId) -> Fault {
     let message = format!("the process of {instance} ended while it worked on the job");
     Fault::new(imn_contract::ErrorCode::ModuleCrashed, message)
 }
+
+/// A fault that names what happened to an attempt that was taken and not answered.
+fn lost() -> Fault {
+    let message = "the instance that took the job did not answer, and no instance has it";
+    Fault::new(imn_contract::ErrorCode::ModuleCrashed, message)
+}

@@ -34,8 +34,10 @@ pub(super) struct Memo {
     pub(super) deadline: Instant,
     /// Attempts begun.
     pub(super) attempts: u32,
-    /// An attempt may have been accepted without this agent knowing.
+    /// An attempt may have been accepted without this agent knowing: it has to be looked for first.
     pub(super) unclear: bool,
+    /// `attempts` is all there were; otherwise the server has to be asked.
+    pub(super) counted: bool,
     /// Times it was returned to the queue for want of a slot.
     pub(super) returned: u32,
     /// An instance has reported a verdict of an attempt that this agent did not know of.
@@ -67,15 +69,14 @@ pub(super) struct Following<'a> {
     board: &'a Board,
     pub(super) job: JobId,
     pub(super) memo: Memo,
-    /// Whether this agent had it before.
-    pub(super) known: bool,
     note: watch::Receiver<Note>,
     finished: bool,
 }
 
 impl Board {
-    /// Begins to follow a job; `None` when it is followed already.
-    pub(super) fn follow(&self, job: &JobId, ttl: Duration) -> Option<Following<'_>> {
+    /// Begins to follow a job; `None` when it is followed already. One that is `redelivered` and not known here was in
+    /// the hands of the agent before.
+    pub(super) fn follow(&self, job: &JobId, ttl: Duration, redelivered: bool) -> Option<Following<'_>> {
         let mut state = self.lock();
         if state.followed.contains_key(job) {
             return None;
@@ -87,19 +88,13 @@ impl Board {
         let fresh = Memo {
             deadline: Instant::now() + ttl,
             attempts: 0,
-            unclear: false,
+            unclear: redelivered,
+            counted: !redelivered,
             returned: 0,
             reported: false,
         };
         let memo = returned.unwrap_or(fresh);
-        Some(Following {
-            board: self,
-            job: job.clone(),
-            memo,
-            known: returned.is_some(),
-            note,
-            finished: false,
-        })
+        Some(Following { board: self, job: job.clone(), memo, note, finished: false })
     }
 
     /// Tells whoever follows a job; gives what was known before and its instance, or `None` when nobody does.

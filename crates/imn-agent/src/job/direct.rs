@@ -15,7 +15,7 @@ use imn_runtime::nats;
 use serde_json::{Map, Value};
 use tokio::{sync::oneshot, time::Instant};
 
-use super::{Jobs, crashed, dispatch::Dispatch};
+use super::{Jobs, crashed, dispatch::Dispatch, lost};
 
 /// Attempts at one order: a second only where the instance died over the first.
 const ATTEMPTS: u32 = 3;
@@ -103,6 +103,7 @@ impl Jobs {
                     let message = format!("no instance of {} has a free slot; try again later", task.kind);
                     return Err(Fault::new(ErrorCode::Saturated, message).retry_after_ms(1_000));
                 }
+                Dispatch::Lost => return Err(lost()),
                 Dispatch::Unclear => {
                     let message = format!("no instance of {} answers", task.kind);
                     return Err(Fault::new(ErrorCode::Unavailable, message));

@@ -34,6 +34,8 @@ pub(super) enum Dispatch<'a> {
     NoSlot,
     /// It was refused; by whom, where that is known.
     Refused(Option<InstanceId>, Fault),
+    /// Somebody took it and did not answer, and nobody has it: its instance died over it, most likely.
+    Lost,
     /// Somebody may have accepted it.
     Unclear,
 }
@@ -65,7 +67,7 @@ impl Dispatcher {
             Reply::Refused(instance, fault) => Dispatch::Refused(instance, fault),
             Reply::Silent => match self.who_has(roster, &task.kind, &task.job_id).await {
                 Ok(Some(instance)) => self.accepted(roster, &instance, task).await,
-                Ok(None) => Dispatch::NoSlot,
+                Ok(None) => Dispatch::Lost,
                 Err(()) => Dispatch::Unclear,
             },
         }

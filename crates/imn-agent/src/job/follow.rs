@@ -19,6 +19,7 @@ use super::{
     board::{Following, Note},
     crashed,
     dispatch::{AGENT_INSTANCE, Dispatch},
+    lost,
     pull::settle,
 };
 use crate::roster::Lease;
@@ -78,13 +79,13 @@ impl Jobs {
         }
         // One that is followed already keeps its first delivery: that can still be acknowledged.
         let ttl = Duration::from_millis(task.ttl_ms);
-        let Some(mut following) = self.board.follow(&task.job_id, ttl) else { return };
+        let redelivered = message.info().is_ok_and(|info| info.delivered > 1);
+        let Some(mut following) = self.board.follow(&task.job_id, ttl, redelivered) else { return };
         self.counters.jobs_received(&task.kind);
-        let delivered = message.info().map_or(1, |info| info.delivered);
         let (sender, reports) = mpsc::channel(REPORTS);
         let work = async {
             let work = Work { jobs: self, task: &task, message, stop, reports: sender };
-            let mut fate = work.run(&mut following, delivered > 1).await;
+            let mut fate = work.run(&mut following).await;
             if matches!(fate, Fate::Undecided) {
                 fate = work.verdict(&mut following).await;
             }
@@ -142,7 +143,7 @@ struct Work<'a> {
 }
 
 impl<'a> Work<'a> {
-    async fn run(&self, following: &mut Following<'_>, redelivered: bool) -> Fate {
+    async fn run(&self, following: &mut Following<'_>) -> Fate {
         if following.note() == Note::Done {
             return Fate::Finished;
         }
@@ -150,7 +151,7 @@ impl<'a> Work<'a> {
             return Fate::Undecided;
         }
         let mut taken_up = None;
-        if following.memo.unclear || (redelivered && !following.known) {
+        if following.memo.unclear {
             match self.recover(following).await {
                 Ok(lease) => taken_up = lease,
                 Err(fate) => return fate,
@@ -194,34 +195,29 @@ impl<'a> Work<'a> {
     async fn recover(&self, following: &mut Following<'_>) -> Result<Option<Lease<'a>>, Fate> {
         let jobs = self.jobs;
         let job = &self.task.job_id;
-        match jobs.dispatcher.who_has(&jobs.roster, &self.task.kind, job).await {
-            Ok(Some(instance)) => {
-                following.memo.unclear = false;
-                if !following.known
-                    && let Ok(Known::Open(attempts)) = jobs.ask(job).await
-                {
+        let Ok(found) = jobs.dispatcher.who_has(&jobs.roster, &self.task.kind, job).await else {
+            return Err(Fate::Returned(jittered(1_000)));
+        };
+        if !following.memo.counted {
+            match jobs.ask(job).await {
+                Ok(Known::Terminal) => return Err(Fate::Finished),
+                Ok(Known::Open(attempts)) => {
                     following.memo.attempts = attempts;
+                    following.memo.counted = true;
                 }
-                return Ok(jobs.roster.lease(&instance, job));
-            }
-            Ok(None) => following.memo.unclear = false,
-            Err(()) => return Err(Fate::Returned(jittered(1_000))),
-        }
-        if following.known {
-            return Ok(None);
-        }
-        match jobs.ask(job).await {
-            Ok(Known::Terminal) => Err(Fate::Finished),
-            Ok(Known::Open(attempts)) => {
-                following.memo.attempts = attempts;
-                Ok(None)
-            }
-            // Only the server knows whether it is decided.
-            Err(error) => {
-                tracing::debug!(%job, %error, "state of a job not to be had");
-                Err(Fate::Returned(jittered(2_000)))
+                // One that is in work needs no server to be followed.
+                Err(error) if found.is_some() => tracing::debug!(%job, %error, "attempts not counted"),
+                // Else only the server knows whether it is decided.
+                Err(error) => {
+                    tracing::debug!(%job, %error, "state of a job not to be had");
+                    return Err(Fate::Returned(jittered(2_000)));
+                }
             }
         }
+        following.memo.unclear = false;
+        let Some(instance) = found else { return Ok(None) };
+        tracing::info!(%job, %instance, "job found in work and followed again");
+        Ok(jobs.roster.lease(&instance, job))
     }
 
     async fn hand_out(&self, following: &mut Following<'_>, attempt: u32) -> Result<Lease<'a>, Fate> {
@@ -253,7 +249,17 @@ impl<'a> Work<'a> {
                 }
                 Err(Fate::Undecided)
             }
+            Dispatch::Lost => {
+                // It counts, or a job that kills at once would be tried for ever.
+                following.memo.attempts = attempt;
+                self.jobs.counters.jobs_crashed(&self.task.kind);
+                if let Ok(nobody) = InstanceId::new(AGENT_INSTANCE) {
+                    self.report(&nobody, attempt, AttemptStatus::Crashed, Some(lost())).await;
+                }
+                Err(Fate::Returned(jittered(100)))
+            }
             Dispatch::Unclear => {
+                following.memo.attempts = attempt;
                 following.memo.unclear = true;
                 Err(Fate::Returned(jittered(1_000)))
             }

@@ -14,12 +14,16 @@ use std::{
 use async_nats::{Client, Message, Subscriber, jetstream};
 use futures::StreamExt;
 use imn_contract::{
-    AgentId, Encoding, Fault, JobId, Message as Wire, ModuleType, TargetId, decode, encode,
+    AgentId, Encoding, Fault, InstanceId, JobId, Message as Wire, ModuleType, TargetId, decode, encode,
     latest::{
         AgentControl, AgentOp, AgentStatus, Assignment, AssignmentFile, AssignmentMeta, AssignmentShard,
         Attempt, ControlReply, Heartbeat, JobState, JobView, ModuleState, ModuleSummary, Task, TaskView,
     },
     stream, subject,
+};
+use imn_runtime::{
+    credential::{Authority, Role},
+    nats_server,
 };
 use imn_testkit::{NatsServer, Process, Program, Signal};
 use nix::unistd::Pid;
@@ -40,7 +44,11 @@ pub(crate) struct Queued {
 
 pub(crate) struct Bench {
     agent: Option<Process>,
-    pub(crate) nats: NatsServer,
+    /// Without authentication.
+    nats: Option<NatsServer>,
+    /// With the operator mode and the scoped rights of the product.
+    private: Option<Private>,
+    url: String,
     state: TempDir,
     id: AgentId,
     client: Client,
@@ -49,6 +57,20 @@ pub(crate) struct Bench {
     known: Arc<Mutex<HashMap<JobId, Queued>>>,
     /// Aborted with the test.
     _server: tokio::task::JoinSet<()>,
+}
+
+/// A private server, killed with the test.
+struct Private {
+    _server: nats_server::NatsServer,
+    pid: u32,
+    authority: Authority,
+    creds: PathBuf,
+}
+
+impl Drop for Private {
+    fn drop(&mut self) {
+        kill(self.pid, Signal::SIGKILL);
+    }
 }
 
 impl Bench {
@@ -60,9 +82,42 @@ impl Bench {
     /// The same on a state directory that is not empty.
     pub(crate) async fn start_on(state: TempDir, modules: &[(&str, &str)]) -> Self {
         let nats = NatsServer::start().unwrap();
+        let url = nats.url();
+        let connect = async_nats::ConnectOptions::new();
+        Self::start_with(state, Some(nats), None, url, connect, modules).await
+    }
+
+    /// The same with scoped credentials for the agent and each module.
+    pub(crate) async fn start_secured(modules: &[(&str, &str)]) -> Self {
+        let state = tempfile::tempdir().unwrap();
+        let authority = Authority::open(&state.path().join("keys")).unwrap();
+        let place = nats_server::Config { directory: state.path().join("nats"), binary: None };
+        let server = nats_server::NatsServer::start(&place, &authority).await.unwrap();
+        let creds = state.path().join("creds");
+        fs::create_dir(&creds).unwrap();
+        let agent = authority.issue(&Role::Agent { agent: AgentId::new("lab1").unwrap() }, None).unwrap();
+        fs::write(creds.join("agent.creds"), agent.text()).unwrap();
+        let own = authority.issue(&Role::Server, None).unwrap();
+        let connect = async_nats::ConnectOptions::new()
+            .credentials(&own.text())
+            .unwrap()
+            .custom_inbox_prefix(own.inbox_prefix());
+        let url = server.url();
+        let pid = server.pid().unwrap();
+        let private = Private { _server: server, pid, authority, creds };
+        Self::start_with(state, None, Some(private), url, connect, modules).await
+    }
+
+    async fn start_with(
+        state: TempDir,
+        nats: Option<NatsServer>,
+        private: Option<Private>,
+        url: String,
+        connect: async_nats::ConnectOptions,
+        modules: &[(&str, &str)],
+    ) -> Self {
         let id = AgentId::new("lab1").unwrap();
-        let client =
-            async_nats::ConnectOptions::new().retry_on_initial_connect().connect(nats.url()).await.unwrap();
+        let client = connect.retry_on_initial_connect().connect(&url).await.unwrap();
         let js = jetstream::new(client.clone());
         let kv = imn_runtime::nats::bucket(stream::ASSIGNMENTS_BUCKET, 64 << 20);
         js.create_stream(kv).await.unwrap();
@@ -84,6 +139,8 @@ impl Bench {
         let mut bench = Self {
             agent: None,
             nats,
+            private,
+            url,
             state,
             id,
             client,
@@ -105,12 +162,21 @@ impl Bench {
 
     /// Starts the agent (again); its state stays.
     pub(crate) fn restart_agent(&mut self) {
-        let agent = Program::new(example("agent"))
-            .args([self.id.as_str(), &self.nats.url()])
-            .arg(self.state.path())
-            .spawn()
-            .unwrap();
-        self.agent = Some(agent);
+        let mut agent =
+            Program::new(example("agent")).args([self.id.as_str(), &self.url]).arg(self.state.path());
+        if let Some(private) = &self.private {
+            agent = agent.arg(&private.creds);
+        }
+        self.agent = Some(agent.spawn().unwrap());
+    }
+
+    /// Everything that the agent and its modules have logged.
+    pub(crate) fn logs(&self) -> String {
+        let mut text = self.agent.as_ref().unwrap().stderr();
+        for entry in fs::read_dir(self.state.path().join("log")).unwrap() {
+            text.push_str(&fs::read_to_string(entry.unwrap().path()).unwrap());
+        }
+        text
     }
 
     pub(crate) fn client(&self) -> &Client {
@@ -118,7 +184,7 @@ impl Bench {
     }
 
     pub(crate) fn stop_nats(&mut self) {
-        self.nats.stop().unwrap();
+        self.nats.as_mut().unwrap().stop().unwrap();
     }
 
     /// Puts a module into the agent's directory; its name is its type.
@@ -130,6 +196,16 @@ impl Bench {
         fs::copy(example("fake_module"), &staged).unwrap();
         fs::set_permissions(&staged, fs::Permissions::from_mode(0o755)).unwrap();
         fs::write(directory.join(format!("{name}.toml")), manifest).unwrap();
+        if let Some(private) = &self.private {
+            let kind = ModuleType::new(name).unwrap();
+            for slot in 0..4 {
+                let instance = InstanceId::slot(&self.id, &kind, slot).unwrap();
+                let role =
+                    Role::Module { agent: self.id.clone(), kind: kind.clone(), instance: instance.clone() };
+                let text = private.authority.issue(&role, None).unwrap().text();
+                fs::write(private.creds.join(format!("{instance}.creds")), text).unwrap();
+            }
+        }
         fs::rename(staged, link).unwrap();
     }
 
