@@ -88,11 +88,22 @@ impl Bench {
         client.flush().await.unwrap();
         let directory = tempfile::tempdir().unwrap();
         let module = start(&ModuleConfig { slots, ..config(kind, &server.url()) }, directory.path());
-        let mut bench =
-            Self { kind: kind.to_owned(), client, announcements, module, server, _directory: directory };
+        let mut bench = Self::of(kind, client, announcements, module, server, directory);
         assert_eq!(bench.announced().await.event, AnnounceEvent::Hello);
         assert_eq!(bench.announced().await.event, AnnounceEvent::Ready);
         bench
+    }
+
+    /// One of parts that were started otherwise.
+    pub(crate) fn of(
+        kind: &str,
+        client: Client,
+        announcements: Subscriber,
+        module: Process,
+        server: NatsServer,
+        directory: TempDir,
+    ) -> Self {
+        Self { kind: kind.to_owned(), client, announcements, module, server, _directory: directory }
     }
 
     pub(crate) async fn announced(&mut self) -> Announce {

@@ -3,6 +3,7 @@
 
 mod child;
 mod jobs;
+mod rights;
 mod standing;
 
 /// Not a test: what a child process of the tests runs. The configuration arrives on its standard input.
