@@ -25,7 +25,7 @@ use crate::{clock::now_us, registry::AgentView};
 /// How an agent is doing, by its heartbeats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum AgentStatus {
+pub(crate) enum AgentStatus {
     /// At work.
     Active,
     /// Silent for 30 s, or saying so itself.
@@ -36,94 +36,94 @@ pub enum AgentStatus {
 
 /// What waits in an agent's spools.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct Spool {
+pub(crate) struct Spool {
     /// Bytes on disk, about.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// Rounds not committed yet.
-    pub rows: u64,
+    pub(crate) rows: u64,
     /// Age of the oldest of them, in seconds.
-    pub oldest_s: u64,
+    pub(crate) oldest_s: u64,
 }
 
 /// What an agent says of itself; absent before its first heartbeat to this server.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct Telemetry {
+pub(crate) struct Telemetry {
     /// Seconds since it started.
-    pub uptime_s: u64,
+    pub(crate) uptime_s: u64,
     /// Targets under standing measurement.
-    pub targets: u64,
+    pub(crate) targets: u64,
     /// Rounds completed per second.
-    pub rounds_per_s: f64,
+    pub(crate) rounds_per_s: f64,
     /// What waits in its spools.
-    pub spool: Spool,
+    pub(crate) spool: Spool,
     /// Generation of the assignments in force.
-    pub assignment_generation: u64,
+    pub(crate) assignment_generation: u64,
     /// Offset of its clock, in microseconds; null when not synchronized.
     #[schema(required)]
-    pub clock_offset_us: Option<f64>,
+    pub(crate) clock_offset_us: Option<f64>,
     /// Whether its kernel calls the clock synchronized.
-    pub clock_synced: bool,
+    pub(crate) clock_synced: bool,
     /// CPU of agent and modules, in percent of one core.
-    pub cpu_pct: f64,
+    pub(crate) cpu_pct: f64,
     /// Resident memory of agent and modules, in MB.
-    pub rss_mb: f64,
+    pub(crate) rss_mb: f64,
 }
 
 /// An agent.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct Agent {
+pub(crate) struct Agent {
     /// Identifier.
-    pub id: String,
+    pub(crate) id: String,
     /// Name for people.
     #[schema(required)]
-    pub name: Option<String>,
+    pub(crate) name: Option<String>,
     /// Coarse place.
     #[schema(required)]
-    pub region: Option<String>,
+    pub(crate) region: Option<String>,
     /// Fine place.
     #[schema(required)]
-    pub location: Option<String>,
+    pub(crate) location: Option<String>,
     /// Network or cloud.
     #[schema(required)]
-    pub provider: Option<String>,
+    pub(crate) provider: Option<String>,
     /// Free tags.
-    pub tags: BTreeMap<String, String>,
+    pub(crate) tags: BTreeMap<String, String>,
     /// Address as seen from outside.
     #[schema(required)]
-    pub public_ip: Option<String>,
+    pub(crate) public_ip: Option<String>,
     /// Its module types.
-    pub modules: Vec<String>,
+    pub(crate) modules: Vec<String>,
     /// Most targets that it may be given; null: no limit.
     #[schema(required)]
-    pub max_targets: Option<u64>,
+    pub(crate) max_targets: Option<u64>,
     /// Version of its program.
     #[schema(required)]
-    pub version: Option<String>,
+    pub(crate) version: Option<String>,
     /// How it is doing.
-    pub status: AgentStatus,
+    pub(crate) status: AgentStatus,
     /// When it was first heard of, RFC 3339 UTC.
-    pub first_seen: String,
+    pub(crate) first_seen: String,
     /// When it was last heard of, RFC 3339 UTC.
-    pub last_heartbeat: String,
+    pub(crate) last_heartbeat: String,
     /// What it says of itself.
     #[schema(required)]
-    pub telemetry: Option<Telemetry>,
+    pub(crate) telemetry: Option<Telemetry>,
 }
 
 /// An agent's figures and those of its module instances.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct AgentMetrics {
+pub(crate) struct AgentMetrics {
     /// The agent.
-    pub agent: String,
+    pub(crate) agent: String,
     /// How it is doing.
-    pub status: AgentStatus,
+    pub(crate) status: AgentStatus,
     /// What it says of itself.
     #[schema(required)]
-    pub telemetry: Option<Telemetry>,
+    pub(crate) telemetry: Option<Telemetry>,
     /// Its module instances.
-    pub modules: Vec<ModuleInstance>,
+    pub(crate) modules: Vec<ModuleInstance>,
     /// Of them, able to take jobs.
-    pub modules_ready: usize,
+    pub(crate) modules_ready: usize,
 }
 
 #[derive(Deserialize, IntoParams)]

@@ -19,18 +19,18 @@ use crate::clock::now_us;
 
 /// One change.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct AuditRecord {
+pub(crate) struct AuditRecord {
     /// When, RFC 3339 UTC.
-    pub time: String,
+    pub(crate) time: String,
     /// Who, for example `key:4f1d2a90c3b7`.
-    pub actor: String,
+    pub(crate) actor: String,
     /// What was done, for example `target.create`.
-    pub action: String,
+    pub(crate) action: String,
     /// To what.
-    pub subject: String,
+    pub(crate) subject: String,
     /// Details.
     #[schema(value_type = Object)]
-    pub detail: Value,
+    pub(crate) detail: Value,
 }
 
 #[derive(Deserialize, IntoParams)]

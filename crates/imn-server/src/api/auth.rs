@@ -76,11 +76,11 @@ pub async fn mint(
 }
 
 /// A fresh token that no catalog knows yet: for whoever must have it before the server has started.
-pub fn generate() -> String {
+pub fn fresh_token() -> String {
     format!("imn_{}_{}", random_hex::<ID_BYTES>(), random_hex::<SECRET_BYTES>())
 }
 
-/// Makes a token from [`generate`] valid, unless the catalog knows its key already.
+/// Makes a token from [`fresh_token`] valid, unless the catalog knows its key already.
 ///
 /// # Errors
 /// [`AdmitError`].
@@ -138,9 +138,8 @@ impl Role {
         let rest = path.strip_prefix("/api/v1/").unwrap_or(path);
         let root = rest.split(['/', ':']).next().unwrap_or(rest);
         match (root, method) {
-            ("api-keys" | "audit", _) => Self::Admin,
+            ("api-keys" | "audit", _) | ("agents", &Method::DELETE) => Self::Admin,
             (_, &Method::GET | &Method::HEAD) => Self::Viewer,
-            ("agents", &Method::DELETE) => Self::Admin,
             _ => Self::Operator,
         }
     }

@@ -30,9 +30,9 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
         let media = media_type(&parts.headers);
-        if !matches!(media, "" | "application/json" | "application/x-www-form-urlencoded")
-            && !(media.starts_with("application/") && media.ends_with("+json"))
-        {
+        let is_json = matches!(media, "" | "application/json" | "application/x-www-form-urlencoded")
+            || media.starts_with("application/") && media.ends_with("+json");
+        if !is_json {
             return Err(unsupported(media, "application/json"));
         }
         json(&read(&parts.headers, body, MAX_BODY).await?).map(Self)
@@ -122,10 +122,14 @@ pub(crate) async fn read(
     })
 }
 
-/// One JSON value and nothing after it.
+/// One JSON object and nothing after it.
 pub(crate) fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Err(Problem::field("", "the body is empty; send a JSON object"));
+    }
+    // An array would fill the fields by position, which nobody means.
+    if let Some(b'[') = bytes.iter().find(|b| !b.is_ascii_whitespace()) {
+        return Err(Problem::field("", "the body is an array; send a JSON object"));
     }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {

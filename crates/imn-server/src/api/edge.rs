@@ -14,7 +14,7 @@ use tracing::Instrument;
 use super::problem::{self, Problem};
 
 /// How long a handler may take to begin its answer; a stream may then go on for ever.
-const DEADLINE: Duration = Duration::from_secs(120);
+const DEADLINE: Duration = Duration::from_mins(2);
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const MAX_REQUEST_ID: usize = 64;
 
@@ -64,6 +64,7 @@ fn request_id(headers: &HeaderMap) -> String {
 }
 
 /// The answer to a request whose handler panicked.
+#[expect(clippy::needless_pass_by_value, reason = "the layer hands the payload over")]
 pub(crate) fn panicked(payload: Box<dyn Any + Send>) -> Response {
     let text = payload
         .downcast_ref::<&str>()

@@ -11,28 +11,28 @@ use super::{Api, audit, auth::Principal, decode::Query, page::List, problem::Pro
 
 /// A live Parquet file of the store.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct ResultFile {
+pub(crate) struct ResultFile {
     /// Where it is, on the server's host.
-    pub path: String,
+    pub(crate) path: String,
     /// Module type of its rounds, or `gap`.
-    pub table: String,
+    pub(crate) table: String,
     /// Least due time within, RFC 3339 UTC.
-    pub min_due: String,
+    pub(crate) min_due: String,
     /// Greatest due time within, RFC 3339 UTC.
-    pub max_due: String,
+    pub(crate) max_due: String,
     /// Rows.
-    pub rows: u64,
+    pub(crate) rows: u64,
     /// Bytes.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
 }
 
 /// What there is after a compaction.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct Compacted {
+pub(crate) struct Compacted {
     /// Live files.
-    pub files: usize,
+    pub(crate) files: usize,
     /// Rows in them.
-    pub rows: u64,
+    pub(crate) rows: u64,
 }
 
 #[derive(Deserialize, IntoParams)]

@@ -12,32 +12,32 @@ use super::text;
 
 /// What one agent found by one type in one step of time; round-trip times in milliseconds.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct Bucket {
+pub(crate) struct Bucket {
     /// Where the step begins, RFC 3339 UTC.
-    pub time: String,
+    pub(crate) time: String,
     /// The agent.
-    pub agent: String,
+    pub(crate) agent: String,
     /// Module type.
     #[serde(rename = "type")]
-    pub kind: String,
+    pub(crate) kind: String,
     /// Rounds.
-    pub count: u64,
+    pub(crate) count: u64,
     /// Packets sent.
-    pub sent: u64,
+    pub(crate) sent: u64,
     /// Packets received.
-    pub received: u64,
+    pub(crate) received: u64,
     /// lost / (sent − unknown), in percent; null when nothing is known.
     #[schema(required)]
-    pub loss_pct: Option<f64>,
+    pub(crate) loss_pct: Option<f64>,
     /// Least, over received packets.
     #[schema(required)]
-    pub min: Option<f64>,
+    pub(crate) min: Option<f64>,
     /// Mean over received packets.
     #[schema(required)]
-    pub avg: Option<f64>,
+    pub(crate) avg: Option<f64>,
     /// Greatest, over received packets.
     #[schema(required)]
-    pub max: Option<f64>,
+    pub(crate) max: Option<f64>,
     /// Median; a lost packet counts as infinite, which is null.
     #[schema(required)]
     pub p50: Option<f64>,
@@ -49,10 +49,10 @@ pub struct Bucket {
     pub p99: Option<f64>,
     /// Sample standard deviation.
     #[schema(required)]
-    pub stddev: Option<f64>,
+    pub(crate) stddev: Option<f64>,
     /// Mean absolute ipdv within rounds (RFC 3393).
     #[schema(required)]
-    pub jitter: Option<f64>,
+    pub(crate) jitter: Option<f64>,
 }
 
 /// Collects rounds into buckets.

@@ -41,26 +41,26 @@ const PAUSE_LINES: usize = 500;
 
 /// One field of one line that is wrong.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct LineError {
+pub(crate) struct LineError {
     /// Number of the line, from 1.
-    pub line: usize,
+    pub(crate) line: usize,
     /// Path of the field; empty for the line as a whole.
-    pub field: String,
+    pub(crate) field: String,
     /// What is wrong and what to do.
-    pub message: String,
+    pub(crate) message: String,
 }
 
 /// What became of an import.
 #[derive(Clone, Debug, Default, Serialize, ToSchema)]
-pub struct ImportReport {
+pub(crate) struct ImportReport {
     /// Targets added.
-    pub created: usize,
+    pub(crate) created: usize,
     /// Targets that were there and are now as the line says.
-    pub updated: usize,
+    pub(crate) updated: usize,
     /// Targets that were as the line says already.
-    pub unchanged: usize,
+    pub(crate) unchanged: usize,
     /// Lines that were not imported; the first 1,000.
-    pub errors: Vec<LineError>,
+    pub(crate) errors: Vec<LineError>,
 }
 
 /// How to import.
@@ -99,6 +99,16 @@ struct Plan {
     update: Vec<(usize, domain::Target)>,
     report: ImportReport,
     failed: BTreeSet<usize>,
+    /// The line on which each address stands.
+    seen: HashMap<String, usize>,
+}
+
+/// What there is before an import.
+struct Before {
+    /// Targets by address.
+    known: HashMap<String, domain::Target>,
+    tiers: Vec<String>,
+    now: i64,
 }
 
 pub(crate) fn routes() -> OpenApiRouter<Api> {
@@ -222,14 +232,13 @@ async fn plan(api: &Api, lines: Lines) -> Result<Plan, Problem> {
             break;
         }
     }
-    let now = now_us();
+    let before = Before { known, tiers, now: now_us() };
     let mut plan = Plan::default();
-    let mut seen: HashMap<String, usize> = HashMap::new();
     for (at, (number, spec)) in lines.into_iter().enumerate() {
         if at.is_multiple_of(PAUSE_LINES) {
             tokio::task::yield_now().await;
         }
-        if let Err(problem) = spec.and_then(|spec| plan.take(number, spec, &known, &mut seen, &tiers, now)) {
+        if let Err(problem) = spec.and_then(|spec| plan.take(number, spec, &before)) {
             plan.fail(number, problem);
         }
     }
@@ -238,29 +247,21 @@ async fn plan(api: &Api, lines: Lines) -> Result<Plan, Problem> {
 }
 
 impl Plan {
-    fn take(
-        &mut self,
-        line: usize,
-        mut spec: TargetSpec,
-        known: &HashMap<String, domain::Target>,
-        seen: &mut HashMap<String, usize>,
-        tiers: &[String],
-        now: i64,
-    ) -> Result<(), Problem> {
+    fn take(&mut self, line: usize, mut spec: TargetSpec, before: &Before) -> Result<(), Problem> {
         // An id is of the network that the target was exported from; here the address decides.
         spec.id = None;
-        let new = spec.clone().create(now)?;
-        if !tiers.contains(&new.tier) {
+        let new = spec.clone().create(before.now)?;
+        if !before.tiers.contains(&new.tier) {
             return Err(Problem::field("tier", format!("there is no tier {:?}", new.tier)));
         }
-        if let Some(first) = seen.insert(new.address.clone(), line) {
+        if let Some(first) = self.seen.insert(new.address.clone(), line) {
             return Err(Problem::field("address", format!("is the same as on line {first}")));
         }
-        let Some(old) = known.get(&new.address) else {
+        let Some(old) = before.known.get(&new.address) else {
             self.create.push((line, new));
             return Ok(());
         };
-        let next = spec.replace(old.clone(), now)?;
+        let next = spec.replace(old.clone(), before.now)?;
         let same =
             domain::Target { updated_us: old.updated_us, revision: old.revision, ..next.clone() } == *old;
         if same {

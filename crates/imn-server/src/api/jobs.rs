@@ -36,98 +36,98 @@ const MAX_WAIT_MS: u64 = 60_000;
 /// Which vantage points a job runs from.
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct JobSelector {
+pub(crate) struct JobSelector {
     /// These agents, by id or name.
-    pub agents: Vec<String>,
+    pub(crate) agents: Vec<String>,
     /// Agents in any of these regions.
-    pub regions: Vec<String>,
+    pub(crate) regions: Vec<String>,
     /// Agents that carry all of these tags.
-    pub tags: BTreeMap<String, String>,
+    pub(crate) tags: BTreeMap<String, String>,
     /// At most this many of those that match; all by default.
     #[schema(minimum = 1)]
-    pub limit: Option<u32>,
+    pub(crate) limit: Option<u32>,
 }
 
 /// A request to measure something once: the body of `mmn.jobs.submit`.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct JobSpec {
+pub(crate) struct JobSpec {
     /// Major of the schema: 1.
     #[serde(default)]
-    pub v: Option<u32>,
+    pub(crate) v: Option<u32>,
     /// The client's own identifier; the same id with the same body is the same job.
     #[serde(default)]
     #[schema(pattern = "^[A-Za-z0-9_-]{1,64}$")]
-    pub job_id: Option<String>,
+    pub(crate) job_id: Option<String>,
     /// Module type or alias.
     #[serde(rename = "type")]
-    pub kind: String,
+    pub(crate) kind: String,
     /// What to measure: an address, a name or a URL, as the type wants it.
-    pub target: String,
+    pub(crate) target: String,
     /// Parameters of the type.
     #[serde(default)]
     #[schema(value_type = Object)]
-    pub params: Map<String, Value>,
+    pub(crate) params: Map<String, Value>,
     /// Vantage points; absent: any one agent.
     #[serde(default)]
-    pub from: Option<JobSelector>,
+    pub(crate) from: Option<JobSelector>,
     /// Time until the job is `timed_out`, in milliseconds; 10,000 by default.
     #[serde(default)]
     #[schema(minimum = 1, maximum = 3_600_000)]
-    pub deadline_ms: Option<u64>,
+    pub(crate) deadline_ms: Option<u64>,
     /// Accept the job although no chosen agent has a module of the type yet.
     #[serde(default)]
-    pub wait_for_module: bool,
+    pub(crate) wait_for_module: bool,
     /// How often a task may be tried; 3 by default.
     #[serde(default)]
     #[schema(minimum = 1, maximum = 10)]
-    pub max_attempts: Option<u32>,
+    pub(crate) max_attempts: Option<u32>,
 }
 
 /// The part of a job that one agent does.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct JobTask {
+pub(crate) struct JobTask {
     /// The agent.
-    pub agent: String,
+    pub(crate) agent: String,
     /// Its state.
     #[schema(value_type = String)]
-    pub state: JobState,
+    pub(crate) state: JobState,
     /// Attempts begun so far.
-    pub attempts: u32,
+    pub(crate) attempts: u32,
     /// When it was last changed, RFC 3339 UTC.
-    pub updated: String,
+    pub(crate) updated: String,
     /// Its result, as on `mmn.jobs.result.{job}`, once terminal.
     #[schema(required, value_type = Option<Object>)]
-    pub result: Option<JobResult>,
+    pub(crate) result: Option<JobResult>,
 }
 
 /// A job.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct Job {
+pub(crate) struct Job {
     /// Identifier.
-    pub job_id: String,
+    pub(crate) job_id: String,
     /// `queued`, `dispatched`, `running`, `retry_wait`; terminal: `succeeded`, `failed`, `timed_out`, `cancelled`,
     /// `dead`, `rejected`.
     #[schema(value_type = String)]
-    pub state: JobState,
+    pub(crate) state: JobState,
     /// Whether nothing can follow.
-    pub terminal: bool,
+    pub(crate) terminal: bool,
     /// Module type.
     #[serde(rename = "type")]
-    pub kind: String,
+    pub(crate) kind: String,
     /// What it measures.
-    pub target: String,
+    pub(crate) target: String,
     /// Parameters.
     #[schema(value_type = Object)]
-    pub params: Map<String, Value>,
+    pub(crate) params: Map<String, Value>,
     /// When it was accepted, RFC 3339 UTC.
-    pub created: String,
+    pub(crate) created: String,
     /// When it times out, RFC 3339 UTC.
-    pub deadline: String,
+    pub(crate) deadline: String,
     /// How often a task may be tried.
-    pub max_attempts: u32,
+    pub(crate) max_attempts: u32,
     /// Its tasks, by agent.
-    pub tasks: Vec<JobTask>,
+    pub(crate) tasks: Vec<JobTask>,
 }
 
 #[derive(Deserialize, IntoParams)]

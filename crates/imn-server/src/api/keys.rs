@@ -28,46 +28,46 @@ const MAX_NAME: usize = 200;
 /// A key to make.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct KeySpec {
+pub(crate) struct KeySpec {
     /// Name for people, 1 to 200 bytes.
-    pub name: String,
+    pub(crate) name: String,
     /// What it may do.
-    pub role: Role,
+    pub(crate) role: Role,
     /// When it ends, RFC 3339; absent: never.
     #[serde(default)]
-    pub expires: Option<String>,
+    pub(crate) expires: Option<String>,
 }
 
 /// A key, without its secret.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct KeyView {
+pub(crate) struct KeyView {
     /// The public part of `imn_<id>_<secret>`.
-    pub id: String,
+    pub(crate) id: String,
     /// Name for people.
-    pub name: String,
+    pub(crate) name: String,
     /// `viewer`, `operator` or `admin`.
-    pub role: String,
+    pub(crate) role: String,
     /// When it was made, RFC 3339 UTC.
-    pub created: String,
+    pub(crate) created: String,
     /// When it ends, RFC 3339 UTC.
     #[schema(required)]
-    pub expires: Option<String>,
+    pub(crate) expires: Option<String>,
 }
 
 /// A fresh key: the only time that its secret is shown.
 #[derive(Serialize, ToSchema)]
-pub struct NewKey {
+pub(crate) struct NewKey {
     /// The public part.
-    pub id: String,
+    pub(crate) id: String,
     /// Name for people.
-    pub name: String,
+    pub(crate) name: String,
     /// What it may do.
-    pub role: Role,
+    pub(crate) role: Role,
     /// When it ends, RFC 3339 UTC.
     #[schema(required)]
-    pub expires: Option<String>,
+    pub(crate) expires: Option<String>,
     /// Send it as `Authorization: Bearer …`; it is shown this once.
-    pub key: String,
+    pub(crate) key: String,
 }
 
 pub(crate) fn routes() -> OpenApiRouter<Api> {

@@ -16,7 +16,7 @@ const STATE: &str = "ratelimit";
 
 /// Requests per window and key: enough for a console that redraws, few enough to stop a loop gone wild.
 const DEFAULT_PER_WINDOW: NonZeroU32 = NonZeroU32::new(6_000).expect("not zero");
-const WINDOW: Duration = Duration::from_secs(60);
+const WINDOW: Duration = Duration::from_mins(1);
 /// Keys remembered before those that are idle are forgotten.
 const MANY_KEYS: usize = 1_024;
 

@@ -20,32 +20,32 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 
 /// The server's process answers.
 #[derive(Serialize, ToSchema)]
-pub struct Healthy {
+pub(crate) struct Healthy {
     /// `ok`.
-    pub status: &'static str,
+    pub(crate) status: &'static str,
     /// Version of the program.
-    pub version: &'static str,
+    pub(crate) version: &'static str,
 }
 
 /// Whether the server can do its work.
 #[derive(Serialize, ToSchema)]
-pub struct Ready {
+pub(crate) struct Ready {
     /// Whether every part works.
-    pub ready: bool,
+    pub(crate) ready: bool,
     /// The parts.
-    pub parts: Vec<PartView>,
+    pub(crate) parts: Vec<PartView>,
 }
 
 /// What the server depends on, or does itself.
 #[derive(Serialize, ToSchema)]
-pub struct PartView {
+pub(crate) struct PartView {
     /// Its name, such as `nats`.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// Whether it works.
-    pub ready: bool,
+    pub(crate) ready: bool,
     /// Why not.
     #[schema(required)]
-    pub reason: Option<String>,
+    pub(crate) reason: Option<String>,
 }
 
 /// The OpenAPI document, rendered once.

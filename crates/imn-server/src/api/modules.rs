@@ -29,121 +29,121 @@ use crate::{clock::now_us, context::Context, registry::Instance};
 
 /// A module instance.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct ModuleInstance {
+pub(crate) struct ModuleInstance {
     /// Its name, stable across restarts of its process.
-    pub instance: String,
+    pub(crate) instance: String,
     /// Its agent.
-    pub agent: String,
+    pub(crate) agent: String,
     /// Its module type.
     #[serde(rename = "type")]
-    pub kind: String,
+    pub(crate) kind: String,
     /// Version of the module.
-    pub version: String,
+    pub(crate) version: String,
     /// `starting`, `ready`, `saturated`, `draining`, `degraded`, `lost`, `backoff`, `quarantined` or `disabled`.
     #[schema(value_type = String)]
-    pub state: ModuleState,
+    pub(crate) state: ModuleState,
     /// Why it is not ready.
     #[schema(required)]
-    pub reason: Option<String>,
+    pub(crate) reason: Option<String>,
     /// Jobs in work.
-    pub inflight: u32,
+    pub(crate) inflight: u32,
     /// Jobs that it can do at once.
-    pub slots: u32,
+    pub(crate) slots: u32,
     /// Its process, on its agent's host.
     #[schema(required)]
-    pub pid: Option<u32>,
+    pub(crate) pid: Option<u32>,
     /// Times its process was started again since the agent began.
-    pub restarts: u32,
+    pub(crate) restarts: u32,
     /// Whether it takes standing assignments.
-    pub standing: bool,
+    pub(crate) standing: bool,
     /// When it was last heard of, RFC 3339 UTC.
-    pub last_seen: String,
+    pub(crate) last_seen: String,
     /// Its own figures.
     #[schema(required)]
-    pub health: Option<ModuleHealth>,
+    pub(crate) health: Option<ModuleHealth>,
 }
 
 /// What an instance says of itself.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct ModuleHealth {
+pub(crate) struct ModuleHealth {
     /// Jobs accepted and waiting.
-    pub queued: u32,
+    pub(crate) queued: u32,
     /// Smoothed service time, in milliseconds.
-    pub ewma_ms: f64,
+    pub(crate) ewma_ms: f64,
     /// Jobs done since start.
-    pub done: u64,
+    pub(crate) done: u64,
     /// Of them, failed.
-    pub errors: u64,
+    pub(crate) errors: u64,
     /// Circuits open.
-    pub circuits_open: u32,
+    pub(crate) circuits_open: u32,
     /// Rounds that fell due since start.
-    pub rounds_due: u64,
+    pub(crate) rounds_due: u64,
     /// Of them, completed and spooled.
-    pub rounds_done: u64,
+    pub(crate) rounds_done: u64,
     /// 99th percentile of sent − due, in microseconds.
     pub late_p99_us: u64,
 }
 
 /// All instances of a type together.
 #[derive(Clone, Debug, Default, Serialize, ToSchema)]
-pub struct ModuleTypeSummary {
+pub(crate) struct ModuleTypeSummary {
     /// The type.
     #[serde(rename = "type")]
-    pub kind: String,
+    pub(crate) kind: String,
     /// Agents that have an instance.
-    pub agents: usize,
+    pub(crate) agents: usize,
     /// Instances.
-    pub instances: usize,
+    pub(crate) instances: usize,
     /// Of them, able to take jobs.
-    pub ready: usize,
+    pub(crate) ready: usize,
     /// Versions in use.
-    pub versions: Vec<String>,
+    pub(crate) versions: Vec<String>,
     /// Jobs that they can do at once.
-    pub slots: u32,
+    pub(crate) slots: u32,
     /// Jobs in work.
-    pub inflight: u32,
+    pub(crate) inflight: u32,
     /// Jobs waiting in instances.
-    pub queued: u32,
+    pub(crate) queued: u32,
     /// Jobs done.
-    pub done: u64,
+    pub(crate) done: u64,
     /// Of them, failed.
-    pub errors: u64,
+    pub(crate) errors: u64,
 }
 
 /// Module instances, and their types.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct Modules {
+pub(crate) struct Modules {
     /// The instances, by name.
-    pub items: Vec<ModuleInstance>,
+    pub(crate) items: Vec<ModuleInstance>,
     /// The types of these, by name.
-    pub types: Vec<ModuleTypeSummary>,
+    pub(crate) types: Vec<ModuleTypeSummary>,
     /// Always null: there is one page.
     #[schema(required)]
-    pub next_page_token: Option<String>,
+    pub(crate) next_page_token: Option<String>,
 }
 
 /// A type with its instances and parameters.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct ModuleTypeDetail {
+pub(crate) struct ModuleTypeDetail {
     /// All instances together.
-    pub summary: ModuleTypeSummary,
+    pub(crate) summary: ModuleTypeSummary,
     /// The instances, by name.
-    pub instances: Vec<ModuleInstance>,
+    pub(crate) instances: Vec<ModuleInstance>,
     /// JSON Schema of `params`, as an instance announced it; null when none did.
     #[schema(value_type = Object)]
-    pub params_schema: Value,
+    pub(crate) params_schema: Value,
 }
 
 /// What one agent answered.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct Told {
+pub(crate) struct Told {
     /// The agent.
-    pub agent: String,
+    pub(crate) agent: String,
     /// Whether it did it.
-    pub ok: bool,
+    pub(crate) ok: bool,
     /// Why not.
     #[schema(required)]
-    pub error: Option<String>,
+    pub(crate) error: Option<String>,
 }
 
 #[derive(Deserialize, IntoParams)]

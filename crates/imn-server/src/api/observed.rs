@@ -48,93 +48,93 @@ const ROUND_STEPS_MS: [u64; 15] = [
 
 /// The latest round of one agent and type.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct PairStatus {
+pub(crate) struct PairStatus {
     /// The agent.
-    pub agent: String,
+    pub(crate) agent: String,
     /// Module type.
     #[serde(rename = "type")]
-    pub kind: String,
+    pub(crate) kind: String,
     /// When the round was due, RFC 3339 UTC.
-    pub due: String,
+    pub(crate) due: String,
     /// When its first packet was sent, RFC 3339 UTC.
-    pub time: String,
+    pub(crate) time: String,
     /// Packets sent.
-    pub sent: u32,
+    pub(crate) sent: u32,
     /// Packets received.
-    pub received: u32,
+    pub(crate) received: u32,
     /// Packets of which nothing can be said.
-    pub unknown: u32,
+    pub(crate) unknown: u32,
     /// Whether the measurement succeeded.
-    pub success: bool,
+    pub(crate) success: bool,
     /// Mean round-trip time, in milliseconds.
     #[schema(required)]
-    pub rtt_ms: Option<f64>,
+    pub(crate) rtt_ms: Option<f64>,
     /// lost / (sent − unknown), in percent.
     #[schema(required)]
-    pub loss_pct: Option<f64>,
+    pub(crate) loss_pct: Option<f64>,
     /// What went wrong.
     #[schema(required)]
-    pub error: Option<String>,
+    pub(crate) error: Option<String>,
     /// Whether the round is recent enough to say anything about now.
-    pub fresh: bool,
+    pub(crate) fresh: bool,
 }
 
 /// How a target is doing.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct TargetStatus {
+pub(crate) struct TargetStatus {
     /// The target's id.
-    pub target: String,
+    pub(crate) target: String,
     /// Its address.
-    pub address: String,
+    pub(crate) address: String,
     /// Its tier.
-    pub tier: String,
+    pub(crate) tier: String,
     /// `reachable`, `unreachable`, `degraded` or `unknown`: what the agents say together, now.
     #[schema(value_type = String)]
-    pub consensus: Consensus,
+    pub(crate) consensus: Consensus,
     /// How it is doing, over time.
-    pub monitoring_state: MonitoringState,
+    pub(crate) monitoring_state: MonitoringState,
     /// Why.
     #[schema(required)]
-    pub state_reason: Option<String>,
+    pub(crate) state_reason: Option<String>,
     /// Since when, RFC 3339 UTC.
-    pub state_since: String,
+    pub(crate) state_since: String,
     /// Agents assigned.
-    pub agents_assigned: usize,
+    pub(crate) agents_assigned: usize,
     /// Of them, with a fresh round.
-    pub agents_fresh: usize,
+    pub(crate) agents_fresh: usize,
     /// The latest rounds, by agent and type.
-    pub agents: Vec<PairStatus>,
+    pub(crate) agents: Vec<PairStatus>,
 }
 
 /// Rounds aggregated over steps of time.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct HistoryView {
+pub(crate) struct HistoryView {
     /// The steps that have rounds, by type, time and agent.
-    pub items: Vec<Bucket>,
+    pub(crate) items: Vec<Bucket>,
     /// Length of a step.
-    pub step: String,
+    pub(crate) step: String,
     /// Begin, RFC 3339 UTC.
-    pub from: String,
+    pub(crate) from: String,
     /// End, not included, RFC 3339 UTC.
-    pub to: String,
+    pub(crate) to: String,
     /// Always null: there is one page.
     #[schema(required)]
-    pub next_page_token: Option<String>,
+    pub(crate) next_page_token: Option<String>,
 }
 
 /// A transition of a target's monitoring state.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct StateTransition {
+pub(crate) struct StateTransition {
     /// The target's id.
-    pub target: String,
+    pub(crate) target: String,
     /// When, RFC 3339 UTC.
-    pub time: String,
+    pub(crate) time: String,
     /// The state left.
-    pub from: MonitoringState,
+    pub(crate) from: MonitoringState,
     /// The state reached.
-    pub to: MonitoringState,
+    pub(crate) to: MonitoringState,
     /// Why.
-    pub reason: String,
+    pub(crate) reason: String,
 }
 
 /// Which rounds to aggregate.
@@ -265,12 +265,14 @@ async fn history(
         text::time_field("from", query.from.as_deref())?.unwrap_or(to.saturating_sub(DEFAULT_RANGE_US));
     ordered(from, to)?;
     let step_ms = step(query.step.as_deref(), to.saturating_sub(from))?;
+    let agent = agent(query.agent.as_deref())?;
+    let kind = kind(query.kind.as_deref())?;
     let target = find(&api, &id).await?;
     let mut scan = Scan::new(
         RoundQuery {
             target: Some(target.id),
-            agent: agent(query.agent.as_deref())?,
-            kind: kind(query.kind.as_deref())?,
+            agent,
+            kind,
             from_us: Some(from),
             to_us: Some(to),
             limit: None,

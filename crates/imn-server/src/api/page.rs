@@ -14,12 +14,12 @@ const MAX_LIMIT: usize = 1_000;
 
 /// One page of a list.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct List<T> {
+pub(crate) struct List<T> {
     /// The items.
-    pub items: Vec<T>,
+    pub(crate) items: Vec<T>,
     /// Give it as `page_token`, with all other parameters unchanged, for the next page; null at the end.
     #[schema(required)]
-    pub next_page_token: Option<String>,
+    pub(crate) next_page_token: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -11,7 +11,7 @@ use super::problem::FieldError;
 /// How agents are chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Strategy {
+pub(crate) enum Strategy {
     /// Every agent that fits.
     #[default]
     All,
@@ -22,7 +22,7 @@ pub enum Strategy {
 /// How bad it is when the expectation fails.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Severity {
+pub(crate) enum Severity {
     /// Worth knowing.
     Info,
     /// Worth a look.
@@ -35,48 +35,48 @@ pub enum Severity {
 /// Least spread of the chosen agents.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Diversity {
+pub(crate) struct Diversity {
     /// Different regions at least.
-    pub min_regions: u32,
+    pub(crate) min_regions: u32,
     /// Different providers at least.
-    pub min_providers: u32,
+    pub(crate) min_providers: u32,
 }
 
 /// Which agents measure a tier's targets.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct AgentSelection {
+pub(crate) struct AgentSelection {
     /// All of them, or some.
-    pub strategy: Strategy,
+    pub(crate) strategy: Strategy,
     /// How many, for `distributed`; fewer if fewer fit.
     #[schema(minimum = 1)]
-    pub count: Option<u32>,
+    pub(crate) count: Option<u32>,
     /// Only agents in these regions; empty: all.
-    pub regions: Vec<String>,
+    pub(crate) regions: Vec<String>,
     /// No agents in these regions.
-    pub exclude_regions: Vec<String>,
+    pub(crate) exclude_regions: Vec<String>,
     /// Only agents of these providers; empty: all.
-    pub providers: Vec<String>,
+    pub(crate) providers: Vec<String>,
     /// Only agents that carry all of these tags.
-    pub require_tags: BTreeMap<String, String>,
+    pub(crate) require_tags: BTreeMap<String, String>,
     /// No agents that carry any of these tags.
-    pub exclude_tags: BTreeMap<String, String>,
+    pub(crate) exclude_tags: BTreeMap<String, String>,
     /// Least spread.
-    pub diversity: Diversity,
+    pub(crate) diversity: Diversity,
 }
 
 /// What is expected of a target: an expected failure raises its alarm on success.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct ExpectedOutcome {
+pub(crate) struct ExpectedOutcome {
     /// Whether the measurement should succeed.
-    pub should_succeed: bool,
+    pub(crate) should_succeed: bool,
     /// How bad it is otherwise.
     #[serde(default)]
-    pub alert_severity: Severity,
+    pub(crate) alert_severity: Severity,
     /// What the alert says.
     #[serde(default)]
-    pub alert_message: Option<String>,
+    pub(crate) alert_message: Option<String>,
 }
 
 impl AgentSelection {

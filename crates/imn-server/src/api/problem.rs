@@ -15,36 +15,36 @@ pub(crate) const MEDIA_TYPE: &str = "application/problem+json";
 
 /// One field of a request that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct FieldError {
+pub(crate) struct FieldError {
     /// Path of the field, such as `probes[0].type`; a query parameter or header by its name; empty for the whole.
-    pub field: String,
+    pub(crate) field: String,
     /// What is wrong with it and what is expected.
-    pub message: String,
+    pub(crate) message: String,
     /// The character at fault, counted from 1, where the field's text has a syntax of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub position: Option<usize>,
+    pub(crate) position: Option<usize>,
 }
 
 /// Problem details (RFC 9457).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = Problem)]
-pub struct ProblemBody {
+pub(crate) struct ProblemBody {
     /// The kind of problem, `urn:imn:problem:{kind}`.
     #[serde(rename = "type")]
-    pub kind: String,
+    pub(crate) kind: String,
     /// The kind in words.
-    pub title: String,
+    pub(crate) title: String,
     /// The HTTP status.
-    pub status: u16,
+    pub(crate) status: u16,
     /// What is wrong this time, and what to do about it.
-    pub detail: String,
+    pub(crate) detail: String,
     /// The path asked for.
-    pub instance: String,
+    pub(crate) instance: String,
     /// Identifies the request in the server's log; also in the header `X-Request-Id`.
-    pub request_id: String,
+    pub(crate) request_id: String,
     /// The fields that are wrong.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub errors: Vec<FieldError>,
+    pub(crate) errors: Vec<FieldError>,
 }
 
 /// A problem on its way out: [`render`] gives it request id and path.

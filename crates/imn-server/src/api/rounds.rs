@@ -13,90 +13,90 @@ const TIES: usize = 256;
 
 /// One round: `count` packets to one target.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct Round {
+pub(crate) struct Round {
     /// When the first packet was sent, RFC 3339 UTC.
-    pub time: String,
+    pub(crate) time: String,
     /// When the round was due, RFC 3339 UTC.
-    pub due: String,
+    pub(crate) due: String,
     /// The agent.
-    pub agent: String,
+    pub(crate) agent: String,
     /// The target's id.
-    pub target: String,
+    pub(crate) target: String,
     /// The address measured.
-    pub address: String,
+    pub(crate) address: String,
     /// Module type.
     #[serde(rename = "type")]
-    pub kind: String,
+    pub(crate) kind: String,
     /// Packets sent.
-    pub sent: u32,
+    pub(crate) sent: u32,
     /// Packets answered within Tmax.
-    pub received: u32,
+    pub(crate) received: u32,
     /// Packets of which nothing can be said, because the agent's host lost something itself.
-    pub unknown: u32,
+    pub(crate) unknown: u32,
     /// Further answers to packets already answered.
-    pub duplicates: u32,
+    pub(crate) duplicates: u32,
     /// Answers after Tmax.
-    pub late: u32,
+    pub(crate) late: u32,
     /// Answers out of order (RFC 4737).
-    pub reordered: u32,
+    pub(crate) reordered: u32,
     /// Whether the measurement succeeded.
-    pub success: bool,
+    pub(crate) success: bool,
     /// What went wrong.
     #[schema(required)]
-    pub error: Option<String>,
+    pub(crate) error: Option<String>,
     /// Least round-trip time, in microseconds.
     #[schema(required)]
-    pub rtt_min_us: Option<f64>,
+    pub(crate) rtt_min_us: Option<f64>,
     /// Mean round-trip time of received packets, in microseconds.
     #[schema(required)]
-    pub rtt_avg_us: Option<f64>,
+    pub(crate) rtt_avg_us: Option<f64>,
     /// Greatest round-trip time, in microseconds.
     #[schema(required)]
-    pub rtt_max_us: Option<f64>,
+    pub(crate) rtt_max_us: Option<f64>,
     /// Sample standard deviation, in microseconds.
     #[schema(required)]
-    pub rtt_stddev_us: Option<f64>,
+    pub(crate) rtt_stddev_us: Option<f64>,
     /// Mean absolute ipdv (RFC 3393), in microseconds.
     #[schema(required)]
-    pub ipdv_us: Option<f64>,
+    pub(crate) ipdv_us: Option<f64>,
     /// lost / (sent − unknown), in percent; null when nothing is known.
     #[schema(required)]
-    pub loss_pct: Option<f64>,
+    pub(crate) loss_pct: Option<f64>,
     /// Sent − due of the worst packet, in microseconds.
-    pub late_us: u32,
+    pub(crate) late_us: u32,
     /// Tmax, in microseconds.
-    pub tmax_us: u64,
+    pub(crate) tmax_us: u64,
     /// `kernel`, `mixed` or `user`.
-    pub ts_source: &'static str,
+    pub(crate) ts_source: &'static str,
     /// Bound of the systematic error, in microseconds.
-    pub error_us: f64,
+    pub(crate) error_us: f64,
     /// Each packet's round-trip time in order of sending, in microseconds, null for one not received; empty when
     /// the round has one packet.
-    pub rtts_us: Vec<Option<f64>>,
+    pub(crate) rtts_us: Vec<Option<f64>>,
     /// Outcome of a type without columns of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
-    pub outcome: Option<Value>,
+    pub(crate) outcome: Option<Value>,
 }
 
 /// Rounds that were due and could not be made.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct Gap {
+pub(crate) struct Gap {
     /// The agent.
-    pub agent: String,
+    pub(crate) agent: String,
     /// The target's id.
-    pub target: String,
+    pub(crate) target: String,
     /// Module type.
     #[serde(rename = "type")]
-    pub kind: String,
+    pub(crate) kind: String,
     /// First due time missed, RFC 3339 UTC.
-    pub first_due: String,
+    pub(crate) first_due: String,
     /// Last due time missed, RFC 3339 UTC.
-    pub last_due: String,
+    pub(crate) last_due: String,
     /// Rounds missed.
-    pub rounds: u64,
+    pub(crate) rounds: u64,
     /// Why, for example `module_crashed`.
-    pub reason: String,
+    pub(crate) reason: String,
 }
 
 /// The last row of a page: the next page begins after it.

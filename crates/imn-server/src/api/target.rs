@@ -22,7 +22,7 @@ const MAX_TEXT: usize = 256;
 /// What a target's address is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum TargetKind {
+pub(crate) enum TargetKind {
     /// An IPv4 or IPv6 address.
     Ip,
     /// A DNS name.
@@ -38,7 +38,7 @@ pub enum TargetKind {
 /// How a target is doing, by the consensus of its agents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum MonitoringState {
+pub(crate) enum MonitoringState {
     /// Never answered yet.
     Unknown,
     /// Reachable.
@@ -61,90 +61,90 @@ pub enum MonitoringState {
 /// as GET gave it is taken too: what the server writes is ignored.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct TargetSpec {
+pub(crate) struct TargetSpec {
     /// What the address is; by default what it looks like.
-    pub kind: Option<TargetKind>,
+    pub(crate) kind: Option<TargetKind>,
     /// Whatever it is.
     #[schema(examples("192.0.2.1"))]
-    pub address: Option<String>,
+    pub(crate) address: Option<String>,
     /// Shorthand: an IPv4 or IPv6 address.
-    pub ip: Option<String>,
+    pub(crate) ip: Option<String>,
     /// Shorthand: a DNS name.
-    pub host: Option<String>,
+    pub(crate) host: Option<String>,
     /// Shorthand: an http or https URL.
-    pub url: Option<String>,
+    pub(crate) url: Option<String>,
     /// Shorthand: a prefix.
-    pub prefix: Option<String>,
+    pub(crate) prefix: Option<String>,
     /// Shorthand: a DNS resolver, `address` or `address:port`.
-    pub resolver: Option<String>,
+    pub(crate) resolver: Option<String>,
     /// Name for people.
-    pub display_name: Option<String>,
+    pub(crate) display_name: Option<String>,
     /// Name of its tier; `standard` by default.
-    pub tier: Option<String>,
+    pub(crate) tier: Option<String>,
     /// Free tags.
-    pub tags: BTreeMap<String, String>,
+    pub(crate) tags: BTreeMap<String, String>,
     /// Parameters that override those of the tier's probes.
     #[schema(value_type = Object)]
-    pub params: Map<String, Value>,
+    pub(crate) params: Map<String, Value>,
     /// What is expected of it; absent: what its tier expects.
-    pub expected_outcome: Option<ExpectedOutcome>,
+    pub(crate) expected_outcome: Option<ExpectedOutcome>,
     /// `inactive` switches measurement off, anything else on; what else the state is, the measurements say.
-    pub monitoring_state: Option<MonitoringState>,
+    pub(crate) monitoring_state: Option<MonitoringState>,
     /// Written by the server; ignored.
     #[serde(skip_serializing)]
     #[schema(read_only)]
-    pub id: Option<String>,
+    pub(crate) id: Option<String>,
     /// Written by the server; ignored.
     #[serde(skip_serializing)]
     #[schema(read_only)]
-    pub state_reason: Option<String>,
+    pub(crate) state_reason: Option<String>,
     /// Written by the server; ignored.
     #[serde(skip_serializing)]
     #[schema(read_only)]
-    pub state_since: Option<String>,
+    pub(crate) state_since: Option<String>,
     /// Written by the server; ignored.
     #[serde(skip_serializing)]
     #[schema(read_only)]
-    pub created: Option<String>,
+    pub(crate) created: Option<String>,
     /// Written by the server; ignored.
     #[serde(skip_serializing)]
     #[schema(read_only)]
-    pub updated: Option<String>,
+    pub(crate) updated: Option<String>,
 }
 
 /// A target.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct Target {
+pub(crate) struct Target {
     /// Identifier.
-    pub id: String,
+    pub(crate) id: String,
     /// What the address is.
-    pub kind: TargetKind,
+    pub(crate) kind: TargetKind,
     /// The address in canonical text; unique among targets.
-    pub address: String,
+    pub(crate) address: String,
     /// Name for people.
     #[schema(required)]
-    pub display_name: Option<String>,
+    pub(crate) display_name: Option<String>,
     /// Name of its tier.
-    pub tier: String,
+    pub(crate) tier: String,
     /// Free tags.
-    pub tags: BTreeMap<String, String>,
+    pub(crate) tags: BTreeMap<String, String>,
     /// Parameters that override those of the tier's probes.
     #[schema(value_type = Object)]
-    pub params: Map<String, Value>,
+    pub(crate) params: Map<String, Value>,
     /// What is expected of it.
     #[schema(required)]
-    pub expected_outcome: Option<ExpectedOutcome>,
+    pub(crate) expected_outcome: Option<ExpectedOutcome>,
     /// How it is doing.
-    pub monitoring_state: MonitoringState,
+    pub(crate) monitoring_state: MonitoringState,
     /// Why.
     #[schema(required)]
-    pub state_reason: Option<String>,
+    pub(crate) state_reason: Option<String>,
     /// Since when, RFC 3339 UTC.
-    pub state_since: String,
+    pub(crate) state_since: String,
     /// When it was made, RFC 3339 UTC.
-    pub created: String,
+    pub(crate) created: String,
     /// When it was last changed by a user, RFC 3339 UTC.
-    pub updated: String,
+    pub(crate) updated: String,
 }
 
 impl TargetSpec {

@@ -174,9 +174,8 @@ pub(crate) fn filter(text: Option<&str>) -> Result<Filter, Problem> {
 /// A refusal of the catalog, naming the field where there is one.
 pub(crate) fn refused(error: CatalogError) -> Problem {
     match error {
-        CatalogError::Reference { what: "tier", key, .. } => {
-            Problem::field("tier", format!("there is no tier {key:?}"))
-        }
+        // A target refers to nothing but its tier.
+        CatalogError::Reference { message, .. } => Problem::field("tier", message),
         error => error.into(),
     }
 }

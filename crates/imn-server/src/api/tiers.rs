@@ -35,88 +35,90 @@ const MAX_RETRIES: u32 = 10;
 /// One measurement that a tier makes of each of its targets.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Probe {
+pub(crate) struct Probe {
     /// Module type or alias, such as `icmp`.
     #[serde(rename = "type")]
-    pub kind: String,
+    pub(crate) kind: String,
     /// Parameters of the type.
     #[serde(default)]
     #[schema(value_type = Object)]
-    pub params: Map<String, Value>,
+    pub(crate) params: Map<String, Value>,
 }
 
 /// A tier as a client writes it. A tier as GET gave it is taken too: what the server writes is ignored.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct TierSpec {
+pub(crate) struct TierSpec {
     /// Unique name, `[A-Za-z0-9_-]{1,64}`; may be left out where the path has it.
     #[serde(default)]
     #[schema(pattern = "^[A-Za-z0-9_-]{1,64}$")]
-    pub name: Option<String>,
+    pub(crate) name: Option<String>,
     /// Name for people.
     #[serde(default)]
-    pub display_name: Option<String>,
+    pub(crate) display_name: Option<String>,
     /// Measurements, at least one; `icmp` by default.
     #[serde(default)]
-    pub probes: Option<Vec<Probe>>,
+    pub(crate) probes: Option<Vec<Probe>>,
     /// Time between rounds, `10ms` to `7d`.
     #[schema(examples("30s"))]
-    pub probe_interval: String,
+    pub(crate) probe_interval: String,
     /// How long each packet's answer is waited for, `1ms` to `1h`; may exceed the interval. `2s` by default.
     #[serde(default)]
     #[schema(examples("2s"))]
-    pub probe_timeout: Option<String>,
+    pub(crate) probe_timeout: Option<String>,
     /// Confirmations with a fresh identifier before a target counts as lost, 0 to 10.
     #[serde(default)]
     #[schema(maximum = 10)]
-    pub probe_retries: u32,
+    pub(crate) probe_retries: u32,
     /// Packets per round, 1 to 1,000; 1 by default.
     #[serde(default)]
     #[schema(minimum = 1, maximum = 1000)]
-    pub count: Option<u32>,
+    pub(crate) count: Option<u32>,
     /// Which agents measure; all by default.
     #[serde(default)]
-    pub agent_selection: AgentSelection,
+    pub(crate) agent_selection: AgentSelection,
     /// What is expected of targets that say nothing themselves.
     #[serde(default)]
-    pub default_expected_outcome: Option<ExpectedOutcome>,
+    pub(crate) default_expected_outcome: Option<ExpectedOutcome>,
     /// Written by the server; ignored.
     #[serde(default, skip_serializing)]
     #[schema(read_only)]
-    pub created: Option<String>,
+    #[expect(dead_code, reason = "taken so that what GET gave can be put back")]
+    pub(crate) created: Option<String>,
     /// Written by the server; ignored.
     #[serde(default, skip_serializing)]
     #[schema(read_only)]
-    pub updated: Option<String>,
+    #[expect(dead_code, reason = "taken so that what GET gave can be put back")]
+    pub(crate) updated: Option<String>,
 }
 
 /// A tier.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct Tier {
+pub(crate) struct Tier {
     /// Unique name.
-    pub name: String,
+    pub(crate) name: String,
     /// Name for people.
     #[schema(required)]
-    pub display_name: Option<String>,
+    pub(crate) display_name: Option<String>,
     /// Measurements made of each target.
-    pub probes: Vec<Probe>,
+    pub(crate) probes: Vec<Probe>,
     /// Time between rounds.
-    pub probe_interval: String,
+    pub(crate) probe_interval: String,
     /// How long each packet's answer is waited for.
-    pub probe_timeout: String,
+    pub(crate) probe_timeout: String,
     /// Confirmations before a target counts as lost.
-    pub probe_retries: u32,
+    pub(crate) probe_retries: u32,
     /// Packets per round.
-    pub count: u32,
+    pub(crate) count: u32,
     /// Which agents measure.
-    pub agent_selection: AgentSelection,
+    pub(crate) agent_selection: AgentSelection,
     /// What is expected of targets that say nothing themselves.
     #[schema(required)]
-    pub default_expected_outcome: Option<ExpectedOutcome>,
+    pub(crate) default_expected_outcome: Option<ExpectedOutcome>,
     /// When it was made, RFC 3339 UTC.
-    pub created: String,
+    pub(crate) created: String,
     /// When it was last changed, RFC 3339 UTC.
-    pub updated: String,
+    pub(crate) updated: String,
 }
 
 /// No parameters at all.
