@@ -41,15 +41,20 @@ struct Held {
 
 /// Takes in one partition until `stop`.
 pub(crate) async fn run(context: Context, partition: u32, streams: crate::streams::Streams, stop: Stop) {
-    while let Some(ended) = stop.until(follow(&context, partition, &streams)).await {
-        if let Err(error) = ended {
+    while !stop.is_requested() {
+        if let Err(error) = follow(&context, partition, &streams, &stop).await {
             context.readiness.fails(Part::Ingest, error.to_string());
         }
         stop.sleep(RETRY).await;
     }
 }
 
-async fn follow(context: &Context, partition: u32, streams: &crate::streams::Streams) -> nats::Result<()> {
+async fn follow(
+    context: &Context,
+    partition: u32,
+    streams: &crate::streams::Streams,
+    stop: &Stop,
+) -> nats::Result<()> {
     let fail = |error: &dyn std::fmt::Display| nats::Error::Client {
         operation: "pull",
         subject: format!("{}/{}", names::INGEST, names::ingest_consumer(partition)),
@@ -61,7 +66,7 @@ async fn follow(context: &Context, partition: u32, streams: &crate::streams::Str
     context.readiness.ok(Part::Ingest);
     let mut ended = None;
     while ended.is_none() {
-        let Some(first) = messages.next().await else { return Ok(()) };
+        let Some(Some(first)) = stop.until(messages.next()).await else { return Ok(()) };
         let mut held = Vec::new();
         let mut bytes = 0;
         let until = tokio::time::Instant::now() + context.config.commit_interval;
@@ -82,7 +87,7 @@ async fn follow(context: &Context, partition: u32, streams: &crate::streams::Str
                 None => tokio::time::timeout_at(until, messages.next()).await.ok().flatten(),
             };
         }
-        commit(context, held).await;
+        commit(context, held, stop).await;
     }
     ended.map_or(Ok(()), Err)
 }
@@ -110,7 +115,7 @@ async fn open(context: &Context, partition: u32, message: jetstream::Message) ->
 }
 
 /// Commits everything together, then acknowledges, then tells. Until the commit succeeds nothing is acknowledged.
-async fn commit(context: &Context, mut held: Vec<Held>) {
+async fn commit(context: &Context, mut held: Vec<Held>, stop: &Stop) {
     if held.is_empty() {
         return;
     }
@@ -120,7 +125,7 @@ async fn commit(context: &Context, mut held: Vec<Held>) {
         a.batch.batch.agent.cmp(&b.batch.batch.agent).then_with(|| key(a).cmp(&key(b)))
     });
     let (messages, batches): (Vec<_>, Vec<_>) = held.into_iter().map(|h| (h.message, h.batch)).unzip();
-    let verdicts = persist(context, &messages, &batches).await;
+    let Some(verdicts) = persist(context, &messages, &batches, stop).await else { return };
     let mut watermarks: Vec<(AgentId, u64, u64)> = Vec::new();
     let mut committed: Vec<Arc<Batch>> = Vec::new();
     for ((message, batch), verdict) in messages.iter().zip(batches).zip(verdicts) {
@@ -153,12 +158,13 @@ async fn commit(context: &Context, mut held: Vec<Held>) {
     show(context, &committed).await;
 }
 
-/// Commits, and goes on trying: what arrived stays held, and NATS keeps the rest.
+/// Commits, and goes on trying until `stop`: what arrived stays held, and NATS keeps the rest.
 async fn persist(
     context: &Context,
     messages: &[jetstream::Message],
     batches: &[IngestBatch],
-) -> Vec<Committed> {
+    stop: &Stop,
+) -> Option<Vec<Committed>> {
     let mut wait = RETRY;
     loop {
         let start = Instant::now();
@@ -166,7 +172,7 @@ async fn persist(
             Ok(verdicts) => {
                 context.metrics.commit_seconds.observe(start.elapsed().as_secs_f64());
                 context.readiness.ok(Part::Ingest);
-                return verdicts;
+                return Some(verdicts);
             }
             Err(error) => {
                 context.metrics.commit_failures.inc();
@@ -182,7 +188,9 @@ async fn persist(
         for message in messages {
             acknowledge(message, AckKind::Progress).await;
         }
-        tokio::time::sleep(wait).await;
+        if !stop.sleep(wait).await {
+            return None;
+        }
         wait = (wait * 2).min(LAST_RETRY);
     }
 }

@@ -20,8 +20,9 @@ const DAY: Duration = Duration::from_hours(24);
 const DEDUPLICATION: Duration = Duration::from_mins(2);
 /// How long an agent may hold a queue entry without a sign of progress.
 const JOB_ACK_WAIT: Duration = Duration::from_secs(30);
-/// How long a batch or report may be held by the server; a commit that takes longer says so in between.
-const OWN_ACK_WAIT: Duration = Duration::from_secs(30);
+/// How long a batch or report may be held by the server; one that takes longer is delivered again and found to be
+/// a duplicate. So long do those wait that were on their way to a server that was killed.
+const OWN_ACK_WAIT: Duration = Duration::from_secs(5);
 /// Messages on their way to the server at once, per consumer.
 const OWN_MAX_PENDING: i64 = 4096;
 /// Queue entries on their way to one agent at once.

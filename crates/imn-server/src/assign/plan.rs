@@ -61,8 +61,10 @@ pub(super) struct Delta {
 }
 
 impl Plan {
-    /// Takes the rows of the catalog as they are.
-    pub(super) fn load(&mut self, rows: Vec<AssignmentRow>) {
+    /// Takes the rows of the catalog as they are; gives back those of targets that are not measured.
+    pub(super) fn load(&mut self, rows: Vec<AssignmentRow>) -> Vec<AssignmentRow> {
+        let (rows, stale): (Vec<_>, Vec<_>) =
+            rows.into_iter().partition(|row| self.targets.contains_key(&row.target));
         for row in rows {
             let owner = Owner {
                 agent: place(&mut self.agents, &row.agent),
@@ -73,6 +75,7 @@ impl Plan {
                 measured.owners.push(owner);
             }
         }
+        stale
     }
 
     pub(super) fn set_tiers(&mut self, tiers: Vec<Tier>) {

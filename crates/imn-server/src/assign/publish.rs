@@ -82,7 +82,10 @@ impl Publisher {
                 break;
             }
         }
-        self.plan.load(catalog.assignments().await?);
+        let stale = self.plan.load(catalog.assignments().await?);
+        if !stale.is_empty() {
+            self.unwritten.push((Vec::new(), stale));
+        }
         for (agent, generation) in catalog.generations().await? {
             self.published.insert(agent, Published::unknown(generation));
         }

@@ -40,15 +40,15 @@ pub(super) struct Move {
 impl Desk {
     /// Follows the reports of attempts until `stop`.
     pub(crate) async fn follow_attempts(self, readiness: Readiness, stop: Stop) {
-        while let Some(ended) = stop.until(self.follow(&readiness)).await {
-            if let Err(error) = ended {
+        while !stop.is_requested() {
+            if let Err(error) = self.follow(&readiness, &stop).await {
                 readiness.fails(Part::Jobs, error.to_string());
             }
             stop.sleep(RETRY).await;
         }
     }
 
-    async fn follow(&self, readiness: &Readiness) -> nats::Result<()> {
+    async fn follow(&self, readiness: &Readiness, stop: &Stop) -> nats::Result<()> {
         let fail = |error: &dyn std::fmt::Display| nats::Error::Client {
             operation: "pull",
             subject: subject::ATTEMPT_ALL.to_owned(),
@@ -59,7 +59,7 @@ impl Desk {
         let mut messages =
             stream.expires(Duration::from_secs(30)).messages().await.map_err(|error| fail(&error))?;
         readiness.ok(Part::Jobs);
-        while let Some(first) = messages.next().await {
+        while let Some(Some(first)) = stop.until(messages.next()).await {
             let mut batch = vec![first.map_err(|error| fail(&error))?];
             let mut reports = Vec::new();
             loop {
