@@ -21,13 +21,13 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-pub struct Bench {
-    pub url: String,
-    pub http: reqwest::Client,
-    pub admin: String,
-    pub catalog: Arc<dyn Catalog>,
-    pub results: Arc<dyn Results>,
-    pub running: Running,
+pub(crate) struct Bench {
+    pub(crate) url: String,
+    pub(crate) http: reqwest::Client,
+    pub(crate) admin: String,
+    pub(crate) catalog: Arc<dyn Catalog>,
+    pub(crate) results: Arc<dyn Results>,
+    pub(crate) running: Running,
     client: Client,
     _nats: NatsServer,
     _directory: TempDir,
@@ -35,14 +35,14 @@ pub struct Bench {
 
 /// An answer, read.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: StatusCode,
-    pub headers: reqwest::header::HeaderMap,
-    pub text: String,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: reqwest::header::HeaderMap,
+    pub(crate) text: String,
 }
 
 impl Bench {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let nats = tokio::task::spawn_blocking(|| NatsServer::start().unwrap()).await.unwrap();
         let catalog = Arc::new(SqlCatalog::sqlite(&directory.path().join("catalog.sqlite")).await.unwrap());
@@ -60,7 +60,7 @@ impl Bench {
     }
 
     /// Waits until the server can do its work.
-    pub async fn ready(self) -> Self {
+    pub(crate) async fn ready(self) -> Self {
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
             let answer = self.get("/readyz").await;
@@ -73,7 +73,7 @@ impl Bench {
     }
 
     /// Sends an agent's sign of life, and waits until it is heard.
-    pub async fn heartbeat(&self, agent: &str) {
+    pub(crate) async fn heartbeat(&self, agent: &str) {
         let heartbeat: Heartbeat = serde_json::from_value(json!({
             "agent": agent, "time": "2026-11-20T08:00:00Z", "status": "active", "version": "0.1.0", "uptime_s": 1,
             "modules": [{
@@ -94,7 +94,7 @@ impl Bench {
     }
 
     /// Answers, for an agent, the next thing that it is told; the future is what it was told.
-    pub async fn agent(&self, agent: &str) -> impl Future<Output = String> + use<> {
+    pub(crate) async fn agent(&self, agent: &str) -> impl Future<Output = String> + use<> {
         let client = self.client.clone();
         let subject = subject::agent_control(&AgentId::new(agent).unwrap());
         let mut told = client.subscribe(&subject).await.unwrap();
@@ -115,7 +115,7 @@ impl Bench {
     }
 
     /// Sends a batch as a spool does.
-    pub async fn publish(&self, batch: &Batch) {
+    pub(crate) async fn publish(&self, batch: &Batch) {
         let mut headers = HeaderMap::new();
         headers.insert("Nats-Msg-Id", format!("{:016x}-{}", batch.epoch, batch.first_seq));
         let subject = subject::ingest(0, &batch.agent, &batch.kind);
@@ -124,24 +124,24 @@ impl Bench {
         sent.await.unwrap();
     }
 
-    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.http.request(method, format!("{}{path}", self.url)).bearer_auth(&self.admin)
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         read(self.request(Method::GET, path)).await
     }
 
-    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
         read(self.request(Method::POST, path).json(body)).await
     }
 
-    pub async fn delete(&self, path: &str) -> Answer {
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
         read(self.request(Method::DELETE, path).header("If-Match", "*")).await
     }
 }
 
-pub async fn read(request: RequestBuilder) -> Answer {
+pub(crate) async fn read(request: RequestBuilder) -> Answer {
     let response = request.send().await.unwrap();
     let (status, headers) = (response.status(), response.headers().clone());
     Answer { status, headers, text: response.text().await.unwrap() }
@@ -149,20 +149,20 @@ pub async fn read(request: RequestBuilder) -> Answer {
 
 impl Answer {
     #[track_caller]
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error} in {self:?}"))
     }
 
     /// The body, if the status is this one.
     #[track_caller]
-    pub fn expect(&self, status: u16) -> Value {
+    pub(crate) fn expect(&self, status: u16) -> Value {
         assert_eq!(self.status.as_u16(), status, "{}", self.text);
         if self.text.is_empty() { Value::Null } else { self.json() }
     }
 
     /// The problem, if the answer is a well-formed one of this status.
     #[track_caller]
-    pub fn problem(&self, status: u16) -> Value {
+    pub(crate) fn problem(&self, status: u16) -> Value {
         assert_eq!(self.status.as_u16(), status, "{}", self.text);
         assert_eq!(self.header("content-type"), "application/problem+json");
         let problem = self.json();
@@ -175,7 +175,7 @@ impl Answer {
     }
 
     #[track_caller]
-    pub fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).unwrap_or_else(|| panic!("no {name} in {self:?}")).to_str().unwrap()
     }
 }
