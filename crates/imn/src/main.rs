@@ -1,1 +1,59 @@
-fn main() {}
+//! The `imn` binary: command line and composition root.
+//!
+//! Every role of the network is a subcommand. This crate puts the others together and decides nothing that they
+//! could decide; it is the only one that prints, and the only one that uses `anyhow`.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is what a command line does")]
+
+mod cli;
+mod client;
+mod docs;
+mod exit;
+mod job;
+mod manage;
+mod measure;
+mod role;
+mod settings;
+mod up;
+
+use clap::{CommandFactory, FromArgMatches};
+
+use cli::{Cli, Command, RoleOr};
+
+/// The system's allocator keeps an arena per thread, and with it memory that a server needs once a minute.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> std::process::ExitCode {
+    let command = match settings::command(Cli::command()) {
+        Ok(command) => command,
+        Err(error) => return exit::report(Err(error)),
+    };
+    let parsed = command.try_get_matches();
+    let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version go to stdout and are no error; usage goes to stderr and is exit code 2.
+            let _ = error.print();
+            return exit::Code::from_usage(&error).into();
+        }
+    };
+    let done = match cli.command {
+        Command::Up(args) => up::main(args),
+        Command::Server(args) => role::server::main(args),
+        Command::Agent(RoleOr::Role(args)) => role::agent::main(*args),
+        Command::Agent(RoleOr::Verb(verb)) => manage::agent::main(verb),
+        Command::Module(RoleOr::Role(args)) => role::module::main(&args),
+        Command::Module(RoleOr::Verb(verb)) => manage::module::main(verb),
+        Command::Ping(args) => measure::ping(args),
+        Command::Tcp(args) => measure::tcp(args),
+        Command::Target(verb) => manage::target::main(verb),
+        Command::Tier(verb) => manage::tier::main(verb),
+        Command::Job(verb) => manage::job::main(verb),
+        Command::Results(verb) => manage::results::main(verb),
+        Command::Config(verb) => settings::main(verb),
+        Command::Docs(verb) => docs::main(&verb),
+        Command::Completions { shell } => docs::completions(shell),
+    };
+    exit::report(done)
+}

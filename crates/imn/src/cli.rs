@@ -1,0 +1,183 @@
+//! The command line, as types.
+
+mod manage;
+mod measure;
+mod role_or;
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+use imn_contract::AgentId;
+
+pub(crate) use manage::{
+    AgentVerb, Common, ConfigVerb, ConnectArgs, DocsVerb, JobVerb, ModuleVerb, ResultsVerb, TargetFields,
+    TargetVerb, TierFields, TierVerb, Watched,
+};
+pub(crate) use measure::{MeasureArgs, PingArgs, TcpArgs};
+pub(crate) use role_or::RoleOr;
+
+/// Internet Measurement Network: measures reachability, delay, loss and paths from many vantage points.
+#[derive(Debug, Parser)]
+#[command(name = "imn", version, max_term_width = 110)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run everything on this host: a private nats-server, the server, an agent and its modules.
+    Up(UpArgs),
+    /// Run the control plane.
+    Server(ServerArgs),
+    /// Run the agent of a vantage point; or list, show and remove agents.
+    Agent(RoleOr<AgentArgs, AgentVerb>),
+    /// Run one module process, its configuration on standard input; or list, enable and disable modules.
+    Module(RoleOr<ModuleArgs, ModuleVerb>),
+    /// Measure reachability and delay by ICMP echo.
+    Ping(PingArgs),
+    /// Measure reachability and delay by TCP connect.
+    Tcp(TcpArgs),
+    /// Targets of continuous measurement.
+    #[command(subcommand)]
+    Target(TargetVerb),
+    /// Tiers: how sets of targets are measured.
+    #[command(subcommand)]
+    Tier(TierVerb),
+    /// Jobs: measurements on demand.
+    #[command(subcommand)]
+    Job(JobVerb),
+    /// Stored results.
+    #[command(subcommand)]
+    Results(ResultsVerb),
+    /// Configuration.
+    #[command(subcommand)]
+    Config(ConfigVerb),
+    /// Print the generated documents.
+    #[command(subcommand)]
+    Docs(DocsVerb),
+    /// Print the completions of a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct StateDir {
+    /// Directory for everything that is kept [default: the XDG data directory, /var/lib/imn for root].
+    #[arg(long, env = "IMN_STATE_DIR", value_name = "DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UpArgs {
+    #[command(flatten)]
+    pub(crate) state: StateDir,
+    /// Where the HTTP API listens; loopback only.
+    #[arg(long, env = "IMN_LISTEN", value_name = "ADDR:PORT", default_value = "127.0.0.1:8080")]
+    pub(crate) listen: SocketAddr,
+    /// Use this NATS instead of a private nats-server.
+    #[arg(long, env = "IMN_NATS_URL", value_name = "URL")]
+    pub(crate) nats_url: Option<String>,
+    /// Keep the catalog and the results in this PostgreSQL instead of files.
+    #[arg(long, env = "IMN_DATABASE_URL", value_name = "URL")]
+    pub(crate) database_url: Option<String>,
+    /// Identifier of the embedded agent.
+    #[arg(long, env = "IMN_AGENT_ID", value_name = "ID", default_value = "local")]
+    pub(crate) agent_id: AgentId,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NatsArgs {
+    /// NATS server or servers, comma separated.
+    #[arg(long, env = "IMN_NATS_URL", value_name = "URL", default_value = "nats://127.0.0.1:4222")]
+    pub(crate) nats_url: String,
+    /// Credentials file; none for a NATS without authentication.
+    #[arg(long, env = "IMN_NATS_CREDS", value_name = "FILE")]
+    pub(crate) nats_creds: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServerArgs {
+    #[command(flatten)]
+    pub(crate) state: StateDir,
+    #[command(flatten)]
+    pub(crate) nats: NatsArgs,
+    /// Where the HTTP API listens; loopback only.
+    #[arg(long, env = "IMN_LISTEN", value_name = "ADDR:PORT", default_value = "127.0.0.1:8080")]
+    pub(crate) listen: SocketAddr,
+    /// Keep the catalog and the results in this PostgreSQL instead of files.
+    #[arg(long, env = "IMN_DATABASE_URL", value_name = "URL")]
+    pub(crate) database_url: Option<String>,
+    /// File with an admin API key that is to be valid; the way in on a new catalog.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) api_key_file: Option<PathBuf>,
+    /// Address to measure from the start when the catalog is new; repeatable.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) seed_target: Vec<String>,
+    /// Started by this process: end when it ends.
+    #[arg(long, hide = true, value_name = "PID")]
+    pub(crate) supervised_by: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AgentArgs {
+    /// Identifier of the vantage point: letters, digits, `_` and `-`.
+    #[arg(long, env = "IMN_AGENT_ID", value_name = "ID")]
+    pub(crate) id: AgentId,
+    /// Name for people.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Coarse place, such as `eu`.
+    #[arg(long)]
+    pub(crate) region: Option<String>,
+    /// Fine place, such as `London`.
+    #[arg(long)]
+    pub(crate) location: Option<String>,
+    /// Whose network or cloud it is in.
+    #[arg(long)]
+    pub(crate) provider: Option<String>,
+    /// Free tag; repeatable.
+    #[arg(long = "tag", value_name = "K=V", value_parser = tag)]
+    pub(crate) tags: Vec<(String, String)>,
+    #[command(flatten)]
+    pub(crate) nats: NatsArgs,
+    #[command(flatten)]
+    pub(crate) state: StateDir,
+    /// Directory of module executables [default: modules.d in the state directory].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) modules_dir: Option<PathBuf>,
+    /// Directory with a credentials file {instance}.creds for each module instance.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) module_creds_dir: Option<PathBuf>,
+    /// Where the agent's own listener is: metrics, and with the API key control.
+    #[arg(long, env = "IMN_AGENT_LISTEN", value_name = "ADDR:PORT", default_value = "0.0.0.0:9101")]
+    pub(crate) listen: SocketAddr,
+    /// File with the key for control on the agent's listener.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) api_key_file: Option<PathBuf>,
+    /// Started by this process: end when it ends.
+    #[arg(long, hide = true, value_name = "PID")]
+    pub(crate) supervised_by: Option<u32>,
+}
+
+impl AgentArgs {
+    pub(crate) fn tags(&self) -> BTreeMap<String, String> {
+        self.tags.iter().cloned().collect()
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ModuleArgs {
+    /// Module type: icmp, tcp, echo, faulty or heartbeat.
+    #[arg(value_name = "TYPE")]
+    pub(crate) kind: String,
+}
+
+fn tag(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("a tag is key=value".to_owned()),
+    }
+}

@@ -1,0 +1,403 @@
+//! Management over the HTTP API.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{
+    Args, Subcommand,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
+use imn_sink::format::list::Format;
+
+use super::{StateDir, measure::duration, tag};
+
+/// How to reach the server.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ConnectArgs {
+    /// The server's HTTP address [default: that of connect.json in the state directory].
+    #[arg(long, env = "IMN_URL", value_name = "URL", help_heading = "Server")]
+    pub(crate) url: Option<String>,
+    /// API key [default: that of connect.json, for the server that is named there].
+    #[arg(long, env = "IMN_TOKEN", value_name = "KEY", hide_env_values = true, help_heading = "Server")]
+    pub(crate) token: Option<String>,
+    #[command(flatten)]
+    pub(crate) state: StateDir,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Common {
+    /// Form of the output.
+    #[arg(short, long, value_name = "FORMAT", default_value_t, value_parser = format())]
+    pub(crate) output: Format,
+    #[command(flatten)]
+    pub(crate) connect: ConnectArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Watched {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Show it again every two seconds, until Ctrl-C.
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+}
+
+fn format() -> impl TypedValueParser<Value = Format> {
+    PossibleValuesParser::new(Format::ALL.map(Format::name)).try_map(|name| name.parse::<Format>())
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TargetVerb {
+    /// List targets.
+    List {
+        /// Only those that match, such as `tier=low AND tags.pop="jfk"`.
+        #[arg(long)]
+        filter: Option<String>,
+        /// Order, such as `address` or `created desc`.
+        #[arg(long, value_name = "FIELD")]
+        order_by: Option<String>,
+        /// Targets at most [default: all].
+        #[arg(long)]
+        limit: Option<usize>,
+        #[command(flatten)]
+        watched: Watched,
+    },
+    /// Show a target.
+    Show {
+        /// Its id or address.
+        target: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Add a target: an address, a name, a URL or a prefix.
+    Add {
+        /// Its address.
+        address: String,
+        #[command(flatten)]
+        fields: TargetFields,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Change a target; what is not named stays.
+    Set {
+        /// Its id or address.
+        target: String,
+        #[command(flatten)]
+        fields: TargetFields,
+        /// Remove a tag; repeatable.
+        #[arg(long, value_name = "K")]
+        untag: Vec<String>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Remove targets.
+    Remove {
+        /// Their ids or addresses.
+        #[arg(required = true, value_name = "TARGET")]
+        targets: Vec<String>,
+        #[command(flatten)]
+        connect: ConnectArgs,
+    },
+    /// Show how a target is doing now, by agent.
+    Status {
+        /// Its id or address.
+        target: String,
+        #[command(flatten)]
+        watched: Watched,
+    },
+    /// Show a target's rounds, aggregated over steps of time.
+    History {
+        /// Its id or address.
+        target: String,
+        /// Begin, RFC 3339 [default: an hour before the end].
+        #[arg(long, value_name = "TIME")]
+        from: Option<String>,
+        /// End, RFC 3339 [default: now].
+        #[arg(long, value_name = "TIME")]
+        to: Option<String>,
+        /// Length of a step, such as `1m` [default: by the range].
+        #[arg(long)]
+        step: Option<String>,
+        /// Only by this agent.
+        #[arg(long)]
+        agent: Option<String>,
+        /// Only of this type.
+        #[arg(long = "type", value_name = "TYPE")]
+        kind: Option<String>,
+        #[command(flatten)]
+        watched: Watched,
+    },
+    /// Add or change targets from a file of NDJSON or CSV; `-` is standard input.
+    Import {
+        /// The file.
+        file: PathBuf,
+        /// It is CSV [default: by the file's name, else by its first character].
+        #[arg(long)]
+        csv: bool,
+        /// Only say what would be done.
+        #[arg(long)]
+        dry_run: bool,
+        /// Change nothing when any line is wrong.
+        #[arg(long)]
+        atomic: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TargetFields {
+    /// Name of its tier.
+    #[arg(long)]
+    pub(crate) tier: Option<String>,
+    /// Name for people.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) display_name: Option<String>,
+    /// What the address is: ip, host, url, prefix or resolver [default: what it looks like].
+    #[arg(long)]
+    pub(crate) kind: Option<String>,
+    /// Tag; repeatable.
+    #[arg(long = "tag", value_name = "K=V", value_parser = tag)]
+    pub(crate) tags: Vec<(String, String)>,
+    /// Parameter over those of the tier's probes, its value as JSON or text; repeatable.
+    #[arg(long = "param", value_name = "K=V", value_parser = tag)]
+    pub(crate) params: Vec<(String, String)>,
+    /// Switch measurement off, or on again.
+    #[arg(long, value_name = "STATE", value_parser = ["active", "inactive"])]
+    pub(crate) state: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TierVerb {
+    /// List the tiers.
+    List {
+        #[command(flatten)]
+        watched: Watched,
+    },
+    /// Show a tier.
+    Show {
+        /// Its name.
+        name: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Add a tier.
+    Add {
+        /// Its name.
+        name: String,
+        #[command(flatten)]
+        fields: TierFields,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Change a tier; what is not named stays.
+    Set {
+        /// Its name.
+        name: String,
+        #[command(flatten)]
+        fields: TierFields,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Remove tiers that no target uses.
+    Remove {
+        /// Their names.
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+        #[command(flatten)]
+        connect: ConnectArgs,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TierFields {
+    /// Name for people.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) display_name: Option<String>,
+    /// Time between rounds, such as `30s`.
+    #[arg(long)]
+    pub(crate) interval: Option<String>,
+    /// How long each answer is waited for, such as `2s`.
+    #[arg(long)]
+    pub(crate) timeout: Option<String>,
+    /// Packets per round.
+    #[arg(long)]
+    pub(crate) count: Option<u32>,
+    /// Confirmations before a target counts as lost.
+    #[arg(long)]
+    pub(crate) retries: Option<u32>,
+    /// Module type that measures; repeatable.
+    #[arg(long = "probe", value_name = "TYPE")]
+    pub(crate) probes: Vec<String>,
+    /// Agents to measure each target from: `all` or a number.
+    #[arg(long, value_name = "all|N")]
+    pub(crate) agents: Option<String>,
+    /// Only agents of this region; repeatable.
+    #[arg(long = "region", value_name = "REGION")]
+    pub(crate) regions: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AgentVerb {
+    /// List the agents.
+    List {
+        /// Only those doing so: active, degraded or offline.
+        #[arg(long)]
+        status: Option<String>,
+        /// Only those in this region.
+        #[arg(long)]
+        region: Option<String>,
+        #[command(flatten)]
+        watched: Watched,
+    },
+    /// Show an agent.
+    Show {
+        /// Its id.
+        id: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Remove agents and their assignments; one that lives is back with its next heartbeat.
+    Remove {
+        /// Their ids.
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<String>,
+        #[command(flatten)]
+        connect: ConnectArgs,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ModuleVerb {
+    /// List the module instances of all agents.
+    List {
+        /// Only those of this agent.
+        #[arg(long)]
+        agent: Option<String>,
+        /// Only those of this type.
+        #[arg(long = "type", value_name = "TYPE")]
+        kind: Option<String>,
+        #[command(flatten)]
+        watched: Watched,
+    },
+    /// Start a type's instances.
+    Enable {
+        /// The type.
+        #[arg(value_name = "TYPE")]
+        kind: String,
+        /// Only on this agent.
+        #[arg(long)]
+        agent: Option<String>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Drain a type's instances and keep them down.
+    Disable {
+        /// The type.
+        #[arg(value_name = "TYPE")]
+        kind: String,
+        /// Only on this agent.
+        #[arg(long)]
+        agent: Option<String>,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum JobVerb {
+    /// List the jobs, newest first.
+    List {
+        /// Jobs at most.
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+        #[command(flatten)]
+        watched: Watched,
+    },
+    /// Show a job with its results.
+    Show {
+        /// Its id.
+        id: String,
+        #[command(flatten)]
+        watched: Watched,
+    },
+    /// Measure something once.
+    Submit {
+        /// Module type, such as icmp, tcp or echo.
+        #[arg(value_name = "TYPE")]
+        kind: String,
+        /// What to measure.
+        target: String,
+        /// Parameter of the type, its value as JSON or text; repeatable.
+        #[arg(long = "param", value_name = "K=V", value_parser = tag)]
+        params: Vec<(String, String)>,
+        /// Agents: a region, an id or name, a tag `k=v`, an earlier job's id, `any` (one) or `all`.
+        #[arg(long, value_name = "SELECTOR", default_value = "any")]
+        from: String,
+        /// Time until it is given up, such as `10s`.
+        #[arg(long, default_value = "10s", value_parser = duration)]
+        deadline: Duration,
+        /// Its id: the same id with the same body is the same job.
+        #[arg(long, value_name = "ID")]
+        job_id: Option<String>,
+        /// Return at once, not when it has ended.
+        #[arg(long)]
+        no_wait: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Cancel jobs.
+    Cancel {
+        /// Their ids.
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<String>,
+        #[command(flatten)]
+        connect: ConnectArgs,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ResultsVerb {
+    /// List the live Parquet files that hold rounds of a time; also while no server runs.
+    Files {
+        /// Begin, RFC 3339.
+        #[arg(long, value_name = "TIME")]
+        from: Option<String>,
+        /// End, RFC 3339.
+        #[arg(long, value_name = "TIME")]
+        to: Option<String>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Move everything committed into Parquet files now; also while no server runs.
+    Compact {
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigVerb {
+    /// Show what is in force and where it comes from.
+    Show {
+        /// Configuration file [default: IMN_CONFIG, else imn.toml here or in /etc/imn].
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Form of the output.
+        #[arg(short, long, value_name = "FORMAT", default_value_t, value_parser = format())]
+        output: Format,
+    },
+    /// Check the configuration file and the environment.
+    Check {
+        /// Configuration file [default: IMN_CONFIG, else imn.toml here or in /etc/imn].
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DocsVerb {
+    /// Print the OpenAPI document of the HTTP API.
+    Openapi,
+    /// Print the JSON Schemas of all messages, as one object by file name.
+    Schemas,
+}

@@ -1,0 +1,138 @@
+//! Measurements.
+
+use std::{num::NonZeroU32, path::PathBuf, time::Duration};
+
+use clap::{
+    Args,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
+use imn_sink::format::Format;
+
+use super::ConnectArgs;
+
+#[derive(Debug, Args)]
+pub(crate) struct PingArgs {
+    #[command(flatten)]
+    pub(crate) measure: MeasureArgs,
+    /// Bytes of payload.
+    #[arg(short, long, value_name = "BYTES", default_value_t = 56, value_parser = clap::value_parser!(u16).range(20..=65_507))]
+    pub(crate) size: u16,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TcpArgs {
+    #[command(flatten)]
+    pub(crate) measure: MeasureArgs,
+    /// Port to connect to.
+    #[arg(short, long, default_value_t = 80, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: u16,
+}
+
+#[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
+pub(crate) struct MeasureArgs {
+    /// Addresses or names.
+    #[arg(value_name = "TARGET", required_unless_present = "file")]
+    pub(crate) targets: Vec<String>,
+    /// File of targets, one per line; `-` is standard input. Empty lines and what follows a `#` are left out.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Measure from this process; the default.
+    #[arg(long, conflicts_with = "from")]
+    pub(crate) local: bool,
+    /// Measure from agents: a region, an agent's id or name, a tag `k=v`, an earlier job's id, `any` (one) or `all`.
+    #[arg(long, value_name = "SELECTOR")]
+    pub(crate) from: Option<String>,
+    /// Packets to each target [default: 4; with --live as many as possible].
+    #[arg(short, long, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) count: Option<u16>,
+    /// Time between the packets to a target, such as `10ms` or `1s`.
+    #[arg(short, long, default_value = "1s", value_parser = duration)]
+    pub(crate) interval: Duration,
+    /// How long each answer is waited for, such as `500ms` or `2s`; may exceed the interval.
+    #[arg(short, long, default_value = "1s", value_parser = duration)]
+    pub(crate) timeout: Duration,
+    /// IPv4 only.
+    #[arg(short = '4', long = "ipv4", conflicts_with = "ipv6")]
+    pub(crate) ipv4: bool,
+    /// IPv6 only.
+    #[arg(short = '6', long = "ipv6")]
+    pub(crate) ipv6: bool,
+    /// Packets per second at most [default: 20000 beyond this host, unlimited toward loopback].
+    #[arg(long, value_name = "PPS", conflicts_with = "from")]
+    pub(crate) rate: Option<NonZeroU32>,
+    /// Packets per second at most to one /24 or /48 beyond this host [default: 200].
+    #[arg(long, value_name = "PPS", conflicts_with = "from")]
+    pub(crate) prefix_rate: Option<NonZeroU32>,
+    /// Form of the output [default: table].
+    #[arg(short, long, value_name = "FORMAT", value_parser = format())]
+    pub(crate) output: Option<Format>,
+    /// Show each target's figures while they are measured; on a terminal only.
+    #[arg(long)]
+    pub(crate) live: bool,
+    /// Add one object about all targets together; with --file in place of the rows.
+    #[arg(long)]
+    pub(crate) summary: bool,
+    #[command(flatten)]
+    pub(crate) connect: ConnectArgs,
+}
+
+fn format() -> impl TypedValueParser<Value = Format> {
+    PossibleValuesParser::new(Format::ALL.map(Format::name)).try_map(|name| name.parse::<Format>())
+}
+
+/// Longest time that any flag takes.
+const LONGEST: Duration = Duration::from_hours(24);
+
+/// Reads a duration greater than zero: a number and `us`, `ms`, `s`, `m` or `h`.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || "write a number and its unit, such as 10ms, 5s or 2m".to_owned();
+    let at = text.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(wrong)?;
+    let (number, unit) = text.split_at(at);
+    let number: f64 = number.parse().map_err(|_| wrong())?;
+    let seconds = match unit {
+        "us" | "µs" => number / 1e6,
+        "ms" => number / 1e3,
+        "s" => number,
+        "m" => number * 60.0,
+        "h" => number * 3600.0,
+        _ => return Err(wrong()),
+    };
+    let span = Duration::try_from_secs_f64(seconds).map_err(|_| wrong())?;
+    if span.is_zero() {
+        return Err("must be greater than zero, such as 10ms".to_owned());
+    }
+    if span > LONGEST {
+        return Err("must be at most 24h".to_owned());
+    }
+    Ok(span)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_a_unit() {
+        assert_eq!(duration("10ms"), Ok(Duration::from_millis(10)));
+        assert_eq!(duration("5s"), Ok(Duration::from_secs(5)));
+        assert_eq!(duration("0.5s"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("250us"), Ok(Duration::from_micros(250)));
+        for text in [
+            "",
+            "5",
+            "s",
+            "0s",
+            "0.0ms",
+            "-1s",
+            "1 s",
+            "1..2s",
+            "5x",
+            "25h",
+            "1e3s",
+            "9999999999999999999999h",
+        ] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+}

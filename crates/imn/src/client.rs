@@ -1,0 +1,388 @@
+//! The HTTP API from the client's side: how the server is found, and what its refusals mean for the exit code.
+
+use std::{fmt::Write as _, path::PathBuf, time::Duration};
+
+use anyhow::{Context, Result};
+use imn_runtime::{config, file};
+use reqwest::{Method, StatusCode, header};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::{
+    cli::ConnectArgs,
+    exit::{Code, Exit},
+};
+
+/// Longest time that an answer may take, beyond what the request itself asks the server to wait.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+/// Items of a page.
+const PAGE: usize = 1000;
+
+/// A server and the key for it.
+#[derive(Clone)]
+pub(crate) struct Client {
+    http: reqwest::Client,
+    url: String,
+    key: Option<String>,
+}
+
+/// What a request carries.
+#[derive(Default)]
+pub(crate) struct Sent<'a> {
+    pub(crate) query: &'a [(&'a str, String)],
+    pub(crate) body: Option<Body>,
+    pub(crate) if_match: Option<&'a str>,
+    /// How long the server is asked to wait.
+    pub(crate) wait: Duration,
+}
+
+/// A body and what it is.
+pub(crate) enum Body {
+    Json(Value),
+    Text(&'static str, Vec<u8>),
+}
+
+/// A good answer.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) body: Value,
+    pub(crate) etag: Option<String>,
+}
+
+/// A bad answer, or none.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The server refused.
+    Refused { status: StatusCode, problem: Box<Problem>, retry_after: Option<Duration> },
+    /// There was no answer.
+    Silent { code: Code, message: String },
+}
+
+/// RFC 9457, as the server writes it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Problem {
+    title: String,
+    detail: String,
+    errors: Vec<FieldError>,
+    request_id: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct FieldError {
+    field: String,
+    message: String,
+}
+
+#[derive(Deserialize)]
+struct Connect {
+    http_url: String,
+    api_key: String,
+}
+
+impl Client {
+    /// Finds the server: the flag or `IMN_URL`, else the state directory's `connect.json`.
+    pub(crate) fn find(args: &ConnectArgs) -> Result<Self> {
+        let state = config::state_dir(args.state.state_dir.as_deref())?;
+        let path = state.join("connect.json");
+        let known = known(&path);
+        let (url, key) = match (&args.url, known) {
+            (Some(url), known) => {
+                let url = url.trim_end_matches('/').to_owned();
+                // The key of this host's server is for that server only.
+                let key =
+                    known.ok().flatten().filter(|known| known.http_url == url).map(|known| known.api_key);
+                (url, key)
+            }
+            (None, Ok(Some(known))) => (known.http_url, Some(known.api_key)),
+            (None, Ok(None)) => {
+                return Err(Exit::new(
+                    Code::Error,
+                    format!(
+                        "no server is known: {} does not exist; start one with `imn up`, or name one with --url and --token",
+                        path.display()
+                    ),
+                )
+                .into());
+            }
+            (None, Err(error)) => return Err(error),
+        };
+        if !url.starts_with("http://") && !url.starts_with("https://") {
+            return Err(Exit::usage(format!("--url {url}: write it as http://HOST:PORT")).into());
+        }
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .connect_timeout(CONNECT_WITHIN)
+            .user_agent(concat!("imn/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .context("prepare the HTTP client")?;
+        Ok(Self { http, url, key: args.token.clone().or(key) })
+    }
+
+    pub(crate) async fn get(&self, path: &str, query: &[(&str, String)]) -> Result<Answer, Failure> {
+        self.call(Method::GET, path, Sent { query, ..Sent::default() }).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Result<Answer, Failure> {
+        self.call(Method::POST, path, Sent { body: Some(Body::Json(body)), ..Sent::default() }).await
+    }
+
+    /// Removes what is there, whatever became of it since.
+    pub(crate) async fn delete(&self, path: &str) -> Result<Answer, Failure> {
+        self.call(Method::DELETE, path, Sent { if_match: Some("*"), ..Sent::default() }).await
+    }
+
+    /// Replaces what was read with this ETag.
+    pub(crate) async fn put(&self, path: &str, etag: Option<&str>, body: Value) -> Result<Answer, Failure> {
+        let body = Some(Body::Json(body));
+        self.call(Method::PUT, path, Sent { body, if_match: etag, ..Sent::default() }).await
+    }
+
+    /// All items of a list, page by page, `most` at most.
+    pub(crate) async fn list(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+        most: Option<usize>,
+    ) -> Result<Vec<Value>, Failure> {
+        let most = most.unwrap_or(usize::MAX);
+        let mut items = Vec::new();
+        let mut token = None::<String>;
+        while items.len() < most {
+            let mut query = query.to_vec();
+            query.push(("limit", PAGE.min(most - items.len()).to_string()));
+            query.extend(token.map(|token| ("page_token", token)));
+            let mut page = self.get(path, &query).await?.body;
+            if let Value::Array(more) = page["items"].take() {
+                items.extend(more);
+            }
+            match page["next_page_token"].as_str() {
+                Some(next) => token = Some(next.to_owned()),
+                None => break,
+            }
+        }
+        Ok(items)
+    }
+
+    /// The items of a list that has no pages.
+    pub(crate) async fn whole(&self, path: &str, query: &[(&str, String)]) -> Result<Vec<Value>, Failure> {
+        match self.get(path, query).await?.body["items"].take() {
+            Value::Array(items) => Ok(items),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    pub(crate) async fn call(&self, method: Method, path: &str, sent: Sent<'_>) -> Result<Answer, Failure> {
+        let mut url = format!("{}{path}", self.url);
+        for (n, (name, value)) in sent.query.iter().enumerate() {
+            let _ = write!(url, "{}{name}={}", if n == 0 { '?' } else { '&' }, encoded(value));
+        }
+        let mut request = self.http.request(method, &url).timeout(ANSWER_WITHIN + sent.wait);
+        if let Some(key) = &self.key {
+            request = request.bearer_auth(key);
+        }
+        if let Some(etag) = sent.if_match {
+            request = request.header(header::IF_MATCH, etag);
+        }
+        request = match sent.body {
+            Some(Body::Json(body)) => request.json(&body),
+            Some(Body::Text(media, text)) => request.header(header::CONTENT_TYPE, media).body(text),
+            None => request,
+        };
+        let response = request.send().await.map_err(|error| self.silent(&error))?;
+        let status = response.status();
+        let text =
+            |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let etag = text(header::ETAG);
+        let retry_after =
+            text(header::RETRY_AFTER).and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs);
+        let bytes = response.bytes().await.map_err(|error| self.silent(&error))?;
+        if !status.is_success() {
+            let problem = serde_json::from_slice(&bytes).unwrap_or_default();
+            return Err(Failure::Refused { status, problem: Box::new(problem), retry_after });
+        }
+        let body = if bytes.is_empty() {
+            Value::Null
+        } else {
+            serde_json::from_slice(&bytes).map_err(|error| Failure::Silent {
+                code: Code::Error,
+                message: format!("{} did not answer in JSON: {error}; is it an imn server?", self.url),
+            })?
+        };
+        Ok(Answer { body, etag })
+    }
+
+    fn silent(&self, error: &reqwest::Error) -> Failure {
+        let url = &self.url;
+        if error.is_connect() {
+            let mut cause: &dyn std::error::Error = error;
+            while let Some(inner) = cause.source() {
+                cause = inner;
+            }
+            let message = format!(
+                "no server answers at {url}: {cause}; start one with `imn up`, or name another with --url and --token"
+            );
+            return Failure::Silent { code: Code::Error, message };
+        }
+        if error.is_timeout() {
+            return Failure::Silent { code: Code::Partial, message: format!("{url} did not answer in time") };
+        }
+        if error.is_builder() {
+            return Failure::Silent { code: Code::Usage, message: format!("--url {url}: {error}") };
+        }
+        Failure::Silent { code: Code::Error, message: format!("{url}: {error}") }
+    }
+}
+
+fn known(path: &std::path::Path) -> Result<Option<Connect>> {
+    let Some(text) = file::read_optional(path)? else { return Ok(None) };
+    let connect = serde_json::from_str(&text).with_context(|| format!("read {}", path.display()))?;
+    Ok(Some(connect))
+}
+
+impl Failure {
+    pub(crate) fn code(&self) -> Code {
+        let status = match self {
+            Self::Silent { code, .. } => return *code,
+            Self::Refused { status, .. } => status.as_u16(),
+        };
+        match status {
+            400 | 413 | 415 | 422 => Code::Usage,
+            401 | 403 => Code::Authentication,
+            404 => Code::NotFound,
+            429 => Code::RateLimited,
+            408 | 504 => Code::Partial,
+            _ => Code::Error,
+        }
+    }
+
+    /// Whether no server answered at all.
+    pub(crate) fn is_silent(&self) -> bool {
+        matches!(self, Self::Silent { .. })
+    }
+
+    /// When to try the same again, if that may help.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused { status, retry_after, .. } if matches!(status.as_u16(), 429 | 503) => {
+                Some(retry_after.unwrap_or(Duration::from_secs(1)))
+            }
+            _ => None,
+        }
+    }
+
+    fn message(&self) -> String {
+        let (status, problem) = match self {
+            Self::Silent { message, .. } => return message.clone(),
+            Self::Refused { status, problem, .. } => (status, problem),
+        };
+        let mut text = if problem.title.is_empty() { status.to_string() } else { problem.title.clone() };
+        if !problem.detail.is_empty() {
+            let _ = write!(text, ": {}", problem.detail);
+        }
+        for error in &problem.errors {
+            // The detail of a single error says it already.
+            if problem.detail.contains(&error.message) {
+                continue;
+            }
+            let separator = if error.field.is_empty() { "" } else { ": " };
+            let _ = write!(text, "\n  {}{separator}{}", error.field, error.message);
+        }
+        if status.is_server_error() && !problem.request_id.is_empty() {
+            let _ = write!(text, "\n  the server's log has it as request {}", problem.request_id);
+        }
+        if *status == StatusCode::UNAUTHORIZED {
+            text.push_str("\n  give a valid key with --token or IMN_TOKEN");
+        }
+        text
+    }
+}
+
+impl From<Failure> for anyhow::Error {
+    fn from(failure: Failure) -> Self {
+        Exit::new(failure.code(), failure.message()).into()
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message())
+    }
+}
+
+/// Percent-encodes a segment of a path or a value of a query (RFC 3986).
+pub(crate) fn encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            encoded.push(char::from(byte));
+        } else {
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+    encoded
+}
+
+/// The state directory in which an offline command finds the store.
+pub(crate) fn state_dir(args: &ConnectArgs) -> Result<PathBuf> {
+    Ok(config::state_dir(args.state.state_dir.as_deref())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(status: u16, body: &str) -> Failure {
+        Failure::Refused {
+            status: StatusCode::from_u16(status).unwrap(),
+            problem: serde_json::from_str(body).unwrap(),
+            retry_after: None,
+        }
+    }
+
+    #[test]
+    fn refusals_show_every_field() {
+        let failure = refused(
+            400,
+            r#"{"title":"Bad Request","detail":"2 fields are wrong","errors":[
+                {"field":"tier","message":"is missing"},{"field":"address","message":"is empty"}]}"#,
+        );
+        assert_eq!(
+            failure.message(),
+            "Bad Request: 2 fields are wrong\n  tier: is missing\n  address: is empty"
+        );
+        let failure = refused(404, r#"{"title":"Not Found","detail":"target \"x\" not found"}"#);
+        assert_eq!(
+            (failure.code(), failure.message().as_str()),
+            (Code::NotFound, "Not Found: target \"x\" not found")
+        );
+        assert_eq!(refused(502, "{}").message(), "502 Bad Gateway");
+    }
+
+    #[test]
+    fn statuses_have_exit_codes() {
+        for (status, code) in [
+            (400, Code::Usage),
+            (401, Code::Authentication),
+            (403, Code::Authentication),
+            (404, Code::NotFound),
+            (409, Code::Error),
+            (412, Code::Error),
+            (422, Code::Usage),
+            (429, Code::RateLimited),
+            (500, Code::Error),
+            (504, Code::Partial),
+        ] {
+            assert_eq!(refused(status, "{}").code(), code, "{status}");
+        }
+    }
+
+    #[test]
+    fn addresses_fit_into_paths() {
+        assert_eq!(encoded("2001:db8::1/64"), "2001%3Adb8%3A%3A1%2F64");
+        assert_eq!(encoded("a b&c=ü"), "a%20b%26c%3D%C3%BC");
+        assert_eq!(encoded("lon1-icmp_0.x~"), "lon1-icmp_0.x~");
+    }
+}

@@ -1,0 +1,46 @@
+//! `imn agent list|show|remove`.
+
+use anyhow::Result;
+use imn_sink::format::list::Column;
+
+use super::{block_on, item, query, remove, show_list, show_one};
+use crate::{cli::AgentVerb, client::Client, exit::Code};
+
+const COLUMNS: &[Column] = &[
+    Column::new("ID", "id"),
+    Column::new("STATUS", "status"),
+    Column::new("REGION", "region"),
+    Column::new("LOCATION", "location"),
+    Column::new("MODULES", "modules"),
+    Column::new("TARGETS", "telemetry.targets"),
+    Column::new("ROUNDS/s", "telemetry.rounds_per_s"),
+    Column::new("LAST HEARTBEAT", "last_heartbeat"),
+    Column::wide("NAME", "name"),
+    Column::wide("PROVIDER", "provider"),
+    Column::wide("TAGS", "tags"),
+    Column::wide("CPU %", "telemetry.cpu_pct"),
+    Column::wide("RSS MB", "telemetry.rss_mb"),
+    Column::wide("SPOOL ROWS", "telemetry.spool.rows"),
+    Column::wide("UPTIME s", "telemetry.uptime_s"),
+    Column::wide("VERSION", "version"),
+    Column::wide("PUBLIC IP", "public_ip"),
+];
+
+pub(crate) fn main(verb: AgentVerb) -> Result<Code> {
+    block_on(run(verb))
+}
+
+async fn run(verb: AgentVerb) -> Result<Code> {
+    match verb {
+        AgentVerb::List { status, region, watched } => {
+            let query = query([("status", &status), ("region", &region)]);
+            show_list(&watched, COLUMNS, async |client| Ok(client.whole("/api/v1/agents", &query).await?))
+                .await
+        }
+        AgentVerb::Show { id, common } => {
+            let client = Client::find(&common.connect)?;
+            show_one(&common, COLUMNS, &client.get(&item("agents", &id), &[]).await?.body)
+        }
+        AgentVerb::Remove { ids, connect } => remove(&connect, "agent", "agents", &ids).await,
+    }
+}

@@ -1,0 +1,115 @@
+//! `imn results`: the server's Parquet files; from the store itself while no server runs.
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::{Context, Result};
+use imn_runtime::clock;
+use imn_sink::format::list::{self, Column};
+use imn_store::{EmbeddedConfig, EmbeddedResults, Results, SegmentFile, SqlCatalog};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::{block_on, print, query, show_one};
+use crate::{
+    cli::{Common, ResultsVerb},
+    client::{self, Client, Sent},
+    exit::{Code, Exit},
+};
+
+const COLUMNS: &[Column] = &[
+    Column::new("PATH", "path"),
+    Column::new("TABLE", "table"),
+    Column::new("ROWS", "rows"),
+    Column::new("BYTES", "bytes"),
+    Column::new("FIRST DUE", "min_due"),
+    Column::new("LAST DUE", "max_due"),
+];
+
+/// How long a compaction may take.
+const COMPACT: Duration = Duration::from_mins(10);
+
+pub(crate) fn main(verb: ResultsVerb) -> Result<Code> {
+    block_on(run(verb))
+}
+
+async fn run(verb: ResultsVerb) -> Result<Code> {
+    match verb {
+        ResultsVerb::Files { from, to, common } => {
+            let range =
+                (bound("--from", from.as_deref(), i64::MIN)?, bound("--to", to.as_deref(), i64::MAX)?);
+            let files = if let Some(client) = online(&common).await? {
+                client.whole("/api/v1/results/files", &query([("from", &from), ("to", &to)])).await?
+            } else {
+                open(&common).await?.files(range.0, range.1).await?.iter().map(file).collect()
+            };
+            let mut text = Vec::new();
+            list::write(&mut text, common.output, COLUMNS, &files)?;
+            print(&text)?;
+            Ok(Code::Ok)
+        }
+        ResultsVerb::Compact { common } => {
+            let done = if let Some(client) = online(&common).await? {
+                let sent = Sent { wait: COMPACT, ..Sent::default() };
+                client.call(Method::POST, "/api/v1/results:compact", sent).await?.body
+            } else {
+                let store = open(&common).await?;
+                store.compact().await?;
+                let files = store.files(i64::MIN, i64::MAX).await?;
+                json!({ "files": files.len(), "rows": files.iter().map(|file| file.rows).sum::<u64>() })
+            };
+            let columns = [Column::new("FILES", "files"), Column::new("ROWS", "rows")];
+            show_one(&common, &columns, &done)
+        }
+    }
+}
+
+/// The server, when one runs; none when this host's store is to be opened instead. A server that was named is never
+/// replaced by the store.
+async fn online(common: &Common) -> Result<Option<Client>> {
+    let named = common.connect.url.is_some();
+    let client = match Client::find(&common.connect) {
+        Ok(client) => client,
+        Err(error) if named => return Err(error),
+        Err(_) => return Ok(None),
+    };
+    match client.get("/healthz", &[]).await {
+        Ok(_) => Ok(Some(client)),
+        Err(failure) if named || !failure.is_silent() => Err(failure.into()),
+        Err(_) => Ok(None),
+    }
+}
+
+async fn open(common: &Common) -> Result<EmbeddedResults> {
+    let state = client::state_dir(&common.connect)?;
+    // `imn up` keeps the server's state in a directory of its own, `imn server` is given that directory.
+    let places = [state.join("server"), state.clone()];
+    let place: PathBuf =
+        places.into_iter().find(|place| place.join("catalog.sqlite").is_file()).ok_or_else(|| {
+            Exit::new(
+                Code::NotFound,
+                format!(
+                    "no server answers and {} holds no results; name the server with --url or the directory with --state-dir",
+                    state.display()
+                ),
+            )
+        })?;
+    let catalog = SqlCatalog::sqlite(&place.join("catalog.sqlite")).await?;
+    let results = EmbeddedResults::open(&place.join("results"), &catalog, EmbeddedConfig::default()).await;
+    results.with_context(|| format!("open the results in {}", place.display()))
+}
+
+fn file(file: &SegmentFile) -> Value {
+    json!({
+        "path": file.path.display().to_string(),
+        "table": file.table,
+        "min_due": clock::rfc3339(file.min_due_us),
+        "max_due": clock::rfc3339(file.max_due_us),
+        "rows": file.rows,
+        "bytes": file.bytes,
+    })
+}
+
+fn bound(flag: &str, text: Option<&str>, default: i64) -> Result<i64> {
+    let Some(text) = text else { return Ok(default) };
+    Ok(clock::parse_rfc3339(text).map_err(|error| Exit::usage(format!("{flag}: {error}")))?)
+}

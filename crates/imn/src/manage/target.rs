@@ -1,0 +1,266 @@
+//! `imn target`.
+
+use std::{
+    io::{self, Read, Write},
+    path::Path,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use imn_sink::format::list::{self, Column, Format};
+use indicatif::ProgressBar;
+use reqwest::Method;
+use serde_json::{Map, Value, json};
+
+use super::{block_on, item, nothing_to_change, params, print, query, remove, show, show_list, show_one};
+use crate::{
+    cli::{Common, TargetFields, TargetVerb},
+    client::{Body, Client, Sent},
+    exit::{Code, Exit},
+};
+
+const COLUMNS: &[Column] = &[
+    Column::new("ADDRESS", "address"),
+    Column::new("TIER", "tier"),
+    Column::new("STATE", "monitoring_state"),
+    Column::new("NAME", "display_name"),
+    Column::new("TAGS", "tags"),
+    Column::wide("KIND", "kind"),
+    Column::wide("SINCE", "state_since"),
+    Column::wide("REASON", "state_reason"),
+    Column::wide("ID", "id"),
+    Column::wide("PARAMS", "params"),
+];
+
+const PAIRS: &[Column] = &[
+    Column::new("AGENT", "agent"),
+    Column::new("TYPE", "type"),
+    Column::new("SENT", "sent"),
+    Column::new("RECEIVED", "received"),
+    Column::new("LOSS %", "loss_pct"),
+    Column::new("RTT ms", "rtt_ms"),
+    Column::new("FRESH", "fresh"),
+    Column::new("TIME", "time"),
+    Column::new("ERROR", "error"),
+];
+
+const HISTORY: &[Column] = &[
+    Column::new("TIME", "time"),
+    Column::new("AGENT", "agent"),
+    Column::new("TYPE", "type"),
+    Column::new("ROUNDS", "count"),
+    Column::new("LOSS %", "loss_pct"),
+    Column::new("MIN ms", "min"),
+    Column::new("AVG ms", "avg"),
+    Column::new("P95 ms", "p95"),
+    Column::new("MAX ms", "max"),
+    Column::wide("P50 ms", "p50"),
+    Column::wide("P99 ms", "p99"),
+    Column::wide("STDDEV ms", "stddev"),
+    Column::wide("JITTER ms", "jitter"),
+    Column::wide("SENT", "sent"),
+    Column::wide("RECEIVED", "received"),
+];
+
+/// How long an import may take.
+const IMPORT: Duration = Duration::from_mins(10);
+
+pub(crate) fn main(verb: TargetVerb) -> Result<Code> {
+    block_on(run(verb))
+}
+
+async fn run(verb: TargetVerb) -> Result<Code> {
+    match verb {
+        TargetVerb::List { filter, order_by, limit, watched } => {
+            let query = query([("filter", &filter), ("order_by", &order_by)]);
+            show_list(&watched, COLUMNS, async |client| {
+                Ok(client.list("/api/v1/targets", &query, limit).await?)
+            })
+            .await
+        }
+        TargetVerb::Show { target, common } => {
+            let client = Client::find(&common.connect)?;
+            show_one(&common, COLUMNS, &client.get(&item("targets", &target), &[]).await?.body)
+        }
+        TargetVerb::Add { address, fields, common } => {
+            let mut body = json!({ "address": address });
+            apply(&mut body, &fields, &[]);
+            let client = Client::find(&common.connect)?;
+            show_one(&common, COLUMNS, &client.post("/api/v1/targets", body).await?.body)
+        }
+        TargetVerb::Set { target, fields, untag, common } => set(&target, &fields, &untag, &common).await,
+        TargetVerb::Remove { targets, connect } => remove(&connect, "target", "targets", &targets).await,
+        TargetVerb::Status { target, watched } => {
+            let path = format!("{}/status", item("targets", &target));
+            show(&watched, status, async |client| Ok(client.get(&path, &[]).await?.body)).await
+        }
+        TargetVerb::History { target, from, to, step, agent, kind, watched } => {
+            let path = format!("{}/history", item("targets", &target));
+            let query =
+                query([("from", &from), ("to", &to), ("step", &step), ("agent", &agent), ("type", &kind)]);
+            show_list(&watched, HISTORY, async |client| Ok(client.whole(&path, &query).await?)).await
+        }
+        TargetVerb::Import { file, csv, dry_run, atomic, common } => {
+            let switches = [("dry_run", dry_run), ("atomic", atomic)];
+            import(&file, csv, &switches, &common).await
+        }
+    }
+}
+
+async fn set(target: &str, fields: &TargetFields, untag: &[String], common: &Common) -> Result<Code> {
+    let client = Client::find(&common.connect)?;
+    let path = item("targets", target);
+    let found = client.get(&path, &[]).await?;
+    let mut body = found.body.clone();
+    apply(&mut body, fields, untag);
+    if body == found.body {
+        return Err(nothing_to_change(
+            "--tier, --display-name, --kind, --tag, --untag, --param and --state, with a new value",
+        ));
+    }
+    show_one(common, COLUMNS, &client.put(&path, found.etag.as_deref(), body).await?.body)
+}
+
+/// Lays what is named over a target.
+fn apply(target: &mut Value, fields: &TargetFields, untag: &[String]) {
+    let plain = [
+        ("tier", &fields.tier),
+        ("display_name", &fields.display_name),
+        ("kind", &fields.kind),
+        ("monitoring_state", &fields.state),
+    ];
+    for (name, value) in plain {
+        if let Some(value) = value {
+            target[name] = json!(value);
+        }
+    }
+    let tags = fields.tags.iter().map(|(key, value)| (key.clone(), json!(value)));
+    extend(target, "tags", tags.collect());
+    extend(target, "params", params(&fields.params));
+    if let Some(tags) = target.get_mut("tags").and_then(Value::as_object_mut) {
+        tags.retain(|key, _| !untag.contains(key));
+    }
+}
+
+fn extend(target: &mut Value, name: &str, more: Map<String, Value>) {
+    if more.is_empty() {
+        return;
+    }
+    match target[name].as_object_mut() {
+        Some(map) => map.extend(more),
+        None => target[name] = Value::Object(more),
+    }
+}
+
+/// For people a head and a row per agent; whole objects for programs.
+fn status(out: &mut Vec<u8>, format: Format, status: &Value) -> io::Result<()> {
+    let rows = status["agents"].as_array().map(Vec::as_slice).unwrap_or_default();
+    match format {
+        Format::Table | Format::Wide => {
+            let text = |name: &str| status[name].as_str().unwrap_or("-").to_owned();
+            write!(out, "{}  {}, {}", text("address"), text("consensus"), text("monitoring_state"))?;
+            write!(out, " since {}", text("state_since"))?;
+            if let Some(reason) = status["state_reason"].as_str() {
+                write!(out, ": {reason}")?;
+            }
+            writeln!(
+                out,
+                "\ntier {}, {} of {} agents fresh\n",
+                text("tier"),
+                status["agents_fresh"],
+                status["agents_assigned"]
+            )?;
+            list::write(out, format, PAIRS, rows)
+        }
+        Format::Csv => list::write(out, format, PAIRS, rows),
+        Format::Json | Format::Ndjson | Format::Yaml => list::write_one(out, format, PAIRS, status),
+    }
+}
+
+async fn import(file: &Path, csv: bool, switches: &[(&str, bool)], common: &Common) -> Result<Code> {
+    let text = read(file)?;
+    let first = text.iter().find(|byte| !byte.is_ascii_whitespace());
+    let csv =
+        csv || file.extension().is_some_and(|ext| ext == "csv") || first.is_some_and(|byte| *byte != b'{');
+    let query: Vec<(&str, String)> =
+        switches.iter().filter(|(_, on)| *on).map(|(name, _)| (*name, "true".to_owned())).collect();
+    let client = Client::find(&common.connect)?;
+    let lines = text.split(|byte| *byte == b'\n').count();
+    let wait = ProgressBar::new_spinner().with_message(format!("importing {lines} lines"));
+    wait.enable_steady_tick(Duration::from_millis(100));
+    let body = Some(Body::Text(if csv { "text/csv" } else { "application/x-ndjson" }, text));
+    let sent = Sent { query: &query, body, wait: IMPORT, ..Sent::default() };
+    let answer = client.call(Method::POST, "/api/v1/targets:import", sent).await;
+    wait.finish_and_clear();
+    let report = answer?.body;
+    let errors = report["errors"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if matches!(common.output, Format::Table | Format::Wide) {
+        let line = format!(
+            "{} created, {} updated, {} unchanged, {} wrong\n",
+            report["created"],
+            report["updated"],
+            report["unchanged"],
+            errors.len()
+        );
+        print(line.as_bytes())?;
+        for error in errors {
+            let text = |name: &str| error[name].as_str().unwrap_or_default().to_owned();
+            writeln!(io::stderr(), "line {}: {}: {}", error["line"], text("field"), text("message"))?;
+        }
+    } else {
+        show_one(common, &[], &report)?;
+    }
+    let done = ["created", "updated", "unchanged"].iter().any(|name| report[name].as_u64().unwrap_or(0) > 0);
+    Ok(match (errors.is_empty(), done) {
+        (true, _) => Code::Ok,
+        (false, true) => Code::Partial,
+        (false, false) => Code::Usage,
+    })
+}
+
+fn read(file: &Path) -> Result<Vec<u8>> {
+    if file == Path::new("-") {
+        let mut text = Vec::new();
+        io::stdin().read_to_end(&mut text).context("read targets from standard input")?;
+        return Ok(text);
+    }
+    Ok(std::fs::read(file).map_err(|error| Exit::usage(format!("{}: {error}", file.display())))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_named_changes() {
+        let fields = TargetFields {
+            tier: Some("low".to_owned()),
+            display_name: None,
+            kind: None,
+            tags: vec![("pop".to_owned(), "jfk".to_owned())],
+            params: vec![("count".to_owned(), "3".to_owned())],
+            state: None,
+        };
+        let mut target =
+            json!({"address": "::1", "tier": "critical", "tags": {"a": "1", "b": "2"}, "display_name": "x"});
+        apply(&mut target, &fields, &["a".to_owned()]);
+        let expected = json!({"address": "::1", "tier": "low", "tags": {"b": "2", "pop": "jfk"},
+            "display_name": "x", "params": {"count": 3}});
+        assert_eq!(target, expected);
+    }
+
+    #[test]
+    fn a_new_target_has_what_is_named_only() {
+        let fields = TargetFields {
+            tier: None,
+            display_name: None,
+            kind: None,
+            tags: Vec::new(),
+            params: Vec::new(),
+            state: None,
+        };
+        let mut target = json!({"address": "::1"});
+        apply(&mut target, &fields, &[]);
+        assert_eq!(target, json!({"address": "::1"}));
+    }
+}

@@ -1,0 +1,47 @@
+//! `imn server`.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Result, bail};
+use imn_runtime::{file::StateLock, nats, task::Signals};
+use imn_server::{Config, Role, Server, admit};
+use imn_store::{EmbeddedConfig, EmbeddedResults, SqlCatalog};
+
+use crate::{cli::ServerArgs, exit::Code};
+
+/// How long a drain may take: the batches in hand are committed.
+const DRAIN: Duration = Duration::from_secs(4);
+
+pub(crate) fn main(args: ServerArgs) -> Result<Code> {
+    super::logging()?;
+    super::follow_parent(args.supervised_by)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(run(args))
+}
+
+async fn run(args: ServerArgs) -> Result<Code> {
+    let mut signals = Signals::listen()?;
+    if args.database_url.is_some() {
+        bail!("--database-url: this build keeps its catalog in SQLite and its results in files only");
+    }
+    let state = super::state_dir(&args.state)?;
+    let _lock = StateLock::acquire(&state)?;
+    let catalog = SqlCatalog::sqlite(&state.join("catalog.sqlite")).await?;
+    let results = EmbeddedResults::open(&state.join("results"), &catalog, EmbeddedConfig::default()).await?;
+    let catalog = Arc::new(catalog);
+    if let Some(key) = super::secret("--api-key-file", args.api_key_file.as_deref())? {
+        admit(&*catalog, "imn up", Role::Admin, &key).await?;
+    }
+    let client = nats::Client::connect(&super::connection(&args.nats, "server")?).await?;
+    let mut config = Config::new(args.listen);
+    config.seed_targets = args.seed_target;
+    let mut running = Server::start(config, client, catalog, Arc::new(results)).await?;
+    tokio::select! {
+        signal = signals.next() => tracing::info!(signal, "draining"),
+        failure = running.failed() => {
+            running.drain(DRAIN).await;
+            bail!("{failure}");
+        }
+    }
+    Ok(super::ended(&running.drain(DRAIN).await))
+}

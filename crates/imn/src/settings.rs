@@ -1,0 +1,172 @@
+//! `imn.toml`: settings that stand below flags and environment, and `imn config`.
+//!
+//! A setting is a flag that `IMN_*` sets as well. What the file says becomes the default of that flag, wherever it
+//! occurs, so that a value means the same from all three.
+
+use std::{collections::BTreeMap, ffi::OsStr, path::Path};
+
+use anyhow::Result;
+use clap::Command;
+use imn_runtime::config::{self, Key, Origin, Settings};
+use imn_sink::format::list::{self, Column, Format};
+use serde_json::{Value, json};
+
+use crate::{
+    cli::ConfigVerb,
+    exit::{Code, Exit},
+};
+
+const fn key(name: &'static str, default: Option<&'static str>, help: &'static str) -> Key {
+    Key { name, default, help, secret: false }
+}
+
+/// Every setting; its variable is the one that a flag has.
+const KEYS: &[Key] = &[
+    key("state_dir", None, "directory for everything that is kept"),
+    key("listen", Some("127.0.0.1:8080"), "where the HTTP API listens"),
+    key("nats_url", None, "NATS server or servers; imn up starts its own if absent"),
+    key("nats_creds", None, "credentials file for NATS"),
+    key("database_url", None, "PostgreSQL in place of files"),
+    key("agent_id", None, "identifier of the vantage point"),
+    key("agent_listen", Some("0.0.0.0:9101"), "where the agent's own listener is"),
+    key("url", None, "the server that the command line talks to"),
+    Key { name: "token", default: None, help: "API key for it", secret: true },
+];
+
+/// The command line with what the configuration file says as its defaults.
+pub(crate) fn command(command: Command) -> Result<Command> {
+    let Some(path) = config::file(None) else { return Ok(command) };
+    let settings = read(Some(&path))?;
+    let mut values = BTreeMap::new();
+    for key in KEYS {
+        if matches!(settings.origin(key.name), Some(Origin::File(_)))
+            && let Some(value) = settings.optional::<String>(key.name).map_err(|error| wrong(&error))?
+        {
+            values.insert(key.variable(), value);
+        }
+    }
+    Ok(lay(command, &values))
+}
+
+fn lay(command: Command, values: &BTreeMap<String, String>) -> Command {
+    command
+        .mut_args(|arg| match arg.get_env().and_then(OsStr::to_str).and_then(|name| values.get(name)) {
+            // Defaults of the command line live as long as the process.
+            Some(value) => arg.required(false).default_value(&*value.clone().leak()),
+            None => arg,
+        })
+        .mut_subcommands(|command| lay(command, values))
+}
+
+pub(crate) fn main(verb: ConfigVerb) -> Result<Code> {
+    match verb {
+        ConfigVerb::Show { config, output } => show(config.as_deref(), output),
+        ConfigVerb::Check { config } => check(config.as_deref()),
+    }
+}
+
+fn show(file: Option<&Path>, format: Format) -> Result<Code> {
+    const COLUMNS: &[Column] = &[
+        Column::new("SETTING", "name"),
+        Column::new("VALUE", "value"),
+        Column::new("FROM", "origin"),
+        Column::wide("MEANS", "help"),
+        Column::wide("VARIABLE", "variable"),
+    ];
+    let settings = in_force(file)?;
+    let state = config::state_dir(None)?;
+    let rows: Vec<Value> = settings
+        .show()
+        .into_iter()
+        .map(|shown| {
+            let variable = KEYS.iter().find(|key| key.name == shown.name).map(Key::variable);
+            let value = match (shown.name, shown.value) {
+                ("state_dir", None) => Some(state.display().to_string()),
+                (_, value) => value,
+            };
+            json!({
+                "name": shown.name,
+                "value": value,
+                "origin": shown.origin.to_string(),
+                "help": shown.help,
+                "variable": variable,
+            })
+        })
+        .collect();
+    list::write(&mut std::io::stdout().lock(), format, COLUMNS, &rows)?;
+    Ok(Code::Ok)
+}
+
+fn check(file: Option<&Path>) -> Result<Code> {
+    let settings = in_force(file)?;
+    for name in ["listen", "agent_listen"] {
+        settings.optional::<std::net::SocketAddr>(name).map_err(|error| wrong(&error))?;
+    }
+    settings.optional::<imn_contract::AgentId>("agent_id").map_err(|error| wrong(&error))?;
+    for key in KEYS {
+        settings.optional::<String>(key.name).map_err(|error| wrong(&error))?;
+    }
+    match config::file(file) {
+        Some(path) => println!("ok: {} and the environment", path.display()),
+        None => println!("ok: the environment; there is no configuration file"),
+    }
+    Ok(Code::Ok)
+}
+
+/// File and environment; flags belong to a command that is not run here.
+fn in_force(file: Option<&Path>) -> Result<Settings> {
+    let variables = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    Ok(read(config::file(file).as_deref())?.with_variables(variables))
+}
+
+fn read(file: Option<&Path>) -> Result<Settings> {
+    let settings = Settings::new(KEYS);
+    match file {
+        Some(path) => Ok(settings.with_file(path).map_err(|error| wrong(&error))?),
+        None => Ok(settings),
+    }
+}
+
+fn wrong(error: &config::Error) -> Exit {
+    Exit::usage(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, FromArgMatches};
+
+    use super::*;
+    use crate::cli::{Cli, Command as Verb};
+
+    #[test]
+    fn every_setting_is_the_variable_of_a_flag() {
+        fn variables(command: &Command, found: &mut Vec<String>) {
+            found
+                .extend(command.get_arguments().filter_map(|arg| arg.get_env()?.to_str().map(str::to_owned)));
+            command.get_subcommands().for_each(|command| variables(command, found));
+        }
+        let mut flags = Vec::new();
+        variables(&Cli::command(), &mut flags);
+        for key in KEYS {
+            assert!(flags.contains(&key.variable()), "{}", key.name);
+        }
+        for flag in flags {
+            assert!(KEYS.iter().any(|key| key.variable() == flag), "{flag}");
+        }
+    }
+
+    #[test]
+    fn a_file_stands_below_flags() {
+        let values = [("IMN_LISTEN", "127.0.0.1:81"), ("IMN_AGENT_ID", "lon1")];
+        let values = values.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let parse = |line: &str| {
+            let matches = lay(Cli::command(), &values).try_get_matches_from(line.split(' ')).unwrap();
+            Cli::from_arg_matches(&matches).unwrap().command
+        };
+        assert!(
+            matches!(parse("imn up"), Verb::Up(args) if args.listen.port() == 81 && args.agent_id.as_str() == "lon1")
+        );
+        assert!(matches!(parse("imn up --listen 127.0.0.1:82"), Verb::Up(args) if args.listen.port() == 82));
+    }
+}

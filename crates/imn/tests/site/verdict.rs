@@ -1,0 +1,125 @@
+//! What DuckDB, reading our Parquet files, says of the rounds of the 10.100.0.0/14 targets.
+
+#![allow(dead_code, reason = "each scenario uses a part of it")]
+
+use std::{fs, time::Duration};
+
+use serde_json::Value;
+
+use super::network::Network;
+
+/// Counts over all targets of one interval.
+#[derive(Debug, PartialEq)]
+pub struct Verdict {
+    /// Targets with rounds.
+    pub targets: u64,
+    /// Rows in the files.
+    pub rows: u64,
+    /// Rows beyond the first of each (target, due).
+    pub duplicates: u64,
+    /// Due times between a target's first and last record that are neither a row nor within a gap, and those that
+    /// are too many.
+    pub unaccounted: u64,
+    /// Rows within a gap of their target.
+    pub contradictions: u64,
+    /// Rounds that gaps record.
+    pub gap_rounds: u64,
+    /// Packets sent, by the rows.
+    pub sent: u64,
+    /// Packets received, by the rows.
+    pub received: u64,
+    /// 99th percentile of |sent − due|, in microseconds.
+    pub late_p99_us: f64,
+    /// Latest of the first due times and earliest of the last, in microseconds since the Unix epoch.
+    pub span_us: (i64, i64),
+}
+
+const SQL: &str = "
+with r as (select target, epoch_us(due) due, epoch_us(time) sent_at, sent, received from rounds
+           where type = 'icmp' and address like '10.10%'),
+ g as (select target, epoch_us(first_due) lo, epoch_us(last_due) hi, rounds n from GAPS
+       where type = 'icmp' and target in (select target from r)),
+ rt as (select target, count(*) n, count(distinct due) d, min(due) lo, max(due) hi from r group by target),
+ gt as (select target, sum(n)::bigint n, min(lo) lo, max(hi) hi from g group by target),
+ t as (select rt.target, rt.d, rt.lo rlo, rt.hi rhi, coalesce(gt.n, 0) gaps,
+       (greatest(rt.hi, coalesce(gt.hi, rt.hi)) - least(rt.lo, coalesce(gt.lo, rt.lo))) / INTERVAL + 1 expected
+       from rt left join gt using (target))
+select (select count(*) from t), (select count(*) from r), (select sum(n - d)::bigint from rt),
+ (select sum(abs(expected - d - gaps))::bigint from t),
+ (select count(*) from r join g on r.target = g.target and r.due between g.lo and g.hi),
+ (select coalesce(sum(n), 0)::bigint from g), (select sum(sent)::bigint from r), (select sum(received)::bigint from r),
+ (select quantile_cont(abs(sent_at - due), 0.99) from r), (select max(rlo) from t), (select min(rhi) from t)";
+
+const NO_GAPS: &str = "(select null::varchar target, null::varchar type, null::timestamptz first_due, \
+                       null::timestamptz last_due, 0::bigint rounds where false)";
+
+/// Moves everything committed to files and counts there; `None` without Python.
+pub fn verdict(network: &Network, interval: Duration) -> Option<Verdict> {
+    let run = |args: &[&str]| network.program().args(args).run_ok(Duration::from_secs(120)).unwrap();
+    run(&["results", "compact"]);
+    let files = run(&["results", "files", "-o", "json"]);
+    let listing = network.state().join("files.json");
+    fs::write(&listing, &files).unwrap();
+    let has_gaps = files.contains("\"gap\"");
+    let sql = SQL
+        .replace("GAPS", if has_gaps { "gaps" } else { NO_GAPS })
+        .replace("INTERVAL", &interval.as_micros().to_string());
+    let text = network.python("count.py", &[listing.to_str().unwrap(), &sql], Duration::from_secs(120))?;
+    let rows: Value = serde_json::from_str(&text).unwrap();
+    let n = |at: usize| rows[0][at].as_u64().unwrap_or_else(|| panic!("column {at} of {rows}"));
+    Some(Verdict {
+        targets: n(0),
+        rows: n(1),
+        duplicates: n(2),
+        unaccounted: n(3),
+        contradictions: n(4),
+        gap_rounds: n(5),
+        sent: n(6),
+        received: n(7),
+        late_p99_us: rows[0][8].as_f64().unwrap(),
+        span_us: (rows[0][9].as_i64().unwrap(), rows[0][10].as_i64().unwrap()),
+    })
+}
+
+/// Makes a tier with this interval, one packet, one second of patience, and `count` targets from 10.100.0.1 on.
+pub fn load(network: &Network, count: u32, interval: Duration) {
+    let tier = serde_json::json!({
+        "name": "load",
+        "probes": [{"type": "icmp"}],
+        "probe_interval": format!("{}ms", interval.as_millis()),
+        "probe_timeout": "1s",
+        "count": 1,
+        "agent_selection": {"strategy": "all"},
+    });
+    network.post("/api/v1/tiers", &tier);
+    let lines: String = (1..=count)
+        .map(|n| {
+            let address = std::net::Ipv4Addr::from(u32::from(std::net::Ipv4Addr::new(10, 100, 0, 0)) + n);
+            format!("{{\"ip\":\"{address}\",\"tier\":\"load\"}}\n")
+        })
+        .collect();
+    let file = network.state().join("targets.ndjson");
+    fs::write(&file, lines).unwrap();
+    let file = file.display().to_string();
+    network.program().args(["target", "import", &file]).run_ok(Duration::from_secs(60)).unwrap();
+}
+
+/// Removes the targets that a new network measures by itself, so that the kernel's counters are of the load alone.
+pub fn quiet(network: &Network) {
+    for address in ["127.0.0.1", "::1"] {
+        let answer = network.curl("GET", &format!("/api/v1/targets/{address}"), None);
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        network.program().args(["target", "remove", address]).run_ok(Duration::from_secs(20)).unwrap();
+    }
+}
+
+/// Waits until the network has committed rounds of every target of the load.
+pub fn wait_measured(network: &Network, count: u32, interval: Duration) {
+    for n in [1, count / 2, count] {
+        let address = std::net::Ipv4Addr::from(u32::from(std::net::Ipv4Addr::new(10, 100, 0, 0)) + n);
+        let path = format!("/api/v1/targets/{address}/results?limit=1");
+        network.wait_get(&path, interval * 4 + Duration::from_secs(30), |body| {
+            body["items"].as_array().filter(|items| !items.is_empty()).map(|_| ())
+        });
+    }
+}
