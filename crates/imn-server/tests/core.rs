@@ -1,7 +1,7 @@
 //! The server's core against a real nats-server, a real catalog and real results; agents and modules are played by
 //! plain NATS clients.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test helper fails its test")]
+#![expect(clippy::unwrap_used, reason = "a test helper fails its test")]
 
 #[path = "core/assign.rs"]
 mod assign;
@@ -11,3 +11,5 @@ mod bench;
 mod ingest;
 #[path = "core/jobs.rs"]
 mod jobs;
+#[path = "core/load.rs"]
+mod load;

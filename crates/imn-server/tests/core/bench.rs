@@ -1,6 +1,6 @@
 //! A server that can be killed and started again, and a player of agents.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_nats::{
     HeaderMap,
@@ -10,8 +10,8 @@ use futures::StreamExt;
 use imn_contract::{
     AgentId, InstanceId, Message, ModuleType, TargetId,
     latest::{
-        AgentStatus, Attempt, AttemptStatus, Batch, Heartbeat, ModuleState, ModuleSummary, Round,
-        SubmitReply, Task,
+        AgentStatus, AssignmentMark, Attempt, AttemptStatus, Batch, ClockState, Heartbeat, ModuleState,
+        ModuleSummary, Round, SpoolState, SubmitReply, Task,
     },
     stream, subject,
 };
@@ -23,20 +23,20 @@ use imn_testkit::NatsServer;
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-pub const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(20);
 
-pub struct Bench {
-    pub catalog: Option<Arc<dyn Catalog>>,
-    pub results: Option<Arc<dyn Results>>,
+pub(crate) struct Bench {
+    pub(crate) catalog: Option<Arc<dyn Catalog>>,
+    pub(crate) results: Option<Arc<dyn Results>>,
     running: Option<Running>,
     /// The client that plays everybody else.
-    pub client: Client,
-    pub nats: NatsServer,
+    pub(crate) client: Client,
+    pub(crate) nats: NatsServer,
     directory: TempDir,
 }
 
 impl Bench {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let nats = tokio::task::spawn_blocking(|| NatsServer::start().unwrap()).await.unwrap();
         let client = Client::connect(&nats::Config::new(nats.url(), "player")).await.unwrap();
@@ -45,7 +45,7 @@ impl Bench {
         bench
     }
 
-    pub async fn start_server(&mut self) {
+    pub(crate) async fn start_server(&mut self) {
         let path = self.directory.path();
         let catalog = Arc::new(SqlCatalog::sqlite(&path.join("catalog.sqlite")).await.unwrap());
         let deadline = Instant::now() + SOON;
@@ -72,26 +72,26 @@ impl Bench {
     }
 
     /// Ends the server without any order.
-    pub fn kill_server(&mut self) {
+    pub(crate) fn kill_server(&mut self) {
         (self.running, self.catalog, self.results) = (None, None, None);
     }
 
-    pub async fn stop_server(&mut self) {
+    pub(crate) async fn stop_server(&mut self) {
         let left = self.running.take().unwrap().drain(SOON).await;
         assert!(left.is_empty(), "{left:?}");
         (self.catalog, self.results) = (None, None);
     }
 
-    pub fn catalog(&self) -> &dyn Catalog {
+    pub(crate) fn catalog(&self) -> &dyn Catalog {
         &**self.catalog.as_ref().unwrap()
     }
 
-    pub fn results(&self) -> &dyn Results {
+    pub(crate) fn results(&self) -> &dyn Results {
         &**self.results.as_ref().unwrap()
     }
 
     /// Tells of an agent with one instance of each type, and waits until the server knows it.
-    pub async fn agent(&self, name: &str, types: &[&str]) {
+    pub(crate) async fn agent(&self, name: &str, types: &[&str]) {
         self.heartbeat(name, types).await;
         eventually("the agent in the catalog", async || {
             let agents = self.catalog().agents().await.unwrap();
@@ -100,7 +100,7 @@ impl Bench {
         .await;
     }
 
-    pub async fn heartbeat(&self, name: &str, types: &[&str]) {
+    pub(crate) async fn heartbeat(&self, name: &str, types: &[&str]) {
         let module = |kind: &&str| ModuleSummary {
             instance: instance(name, kind),
             kind: ModuleType::new(*kind).unwrap(),
@@ -123,30 +123,30 @@ impl Bench {
             modules: types.iter().map(module).collect(),
             targets: 0,
             rounds_per_s: 0.0,
-            spool: Default::default(),
-            assignment: Default::default(),
-            clock: Default::default(),
+            spool: SpoolState::default(),
+            assignment: AssignmentMark::default(),
+            clock: ClockState::default(),
             cpu_pct: 0.0,
             rss_mb: 0.0,
             name: None,
             region: None,
             location: None,
             provider: None,
-            tags: Default::default(),
+            tags: BTreeMap::default(),
         };
         self.client.publish(&subject::heartbeat(&agent(name)), &heartbeat).await.unwrap();
         self.client.round_trip(SOON).await.unwrap();
     }
 
-    pub async fn target(&self, address: &str, tier: &str) -> TargetId {
+    pub(crate) async fn target(&self, address: &str, tier: &str) -> TargetId {
         let target = Target {
             id: TargetId::generate(),
             kind: TargetKind::Ip,
             address: address.to_owned(),
             display_name: None,
             tier: tier.to_owned(),
-            tags: Default::default(),
-            params: Default::default(),
+            tags: BTreeMap::default(),
+            params: serde_json::Map::default(),
             expected_outcome: None,
             monitoring_state: MonitoringState::Unknown,
             state_reason: None,
@@ -159,7 +159,7 @@ impl Bench {
         target.id
     }
 
-    pub async fn submit(&self, body: serde_json::Value) -> SubmitReply {
+    pub(crate) async fn submit(&self, body: serde_json::Value) -> SubmitReply {
         let payload = serde_json::to_vec(&body).unwrap();
         let answer =
             self.client.request_bytes(subject::SUBMIT, payload.into(), HeaderMap::new(), SOON).await.unwrap();
@@ -167,7 +167,7 @@ impl Bench {
     }
 
     /// The queue of an agent, as the agent reads it.
-    pub async fn queue(&self, name: &str, kind: &str) -> PullConsumer {
+    pub(crate) async fn queue(&self, name: &str, kind: &str) -> PullConsumer {
         let kind = ModuleType::new(kind).unwrap();
         eventually("the queue", async || {
             let context = self.client.jetstream();
@@ -178,13 +178,13 @@ impl Bench {
     }
 
     /// The next task of a queue, and its message.
-    pub async fn pull(&self, queue: &PullConsumer) -> (Task, jetstream::Message) {
+    pub(crate) async fn pull(&self, queue: &PullConsumer) -> (Task, jetstream::Message) {
         let mut batch = queue.fetch().max_messages(1).expires(SOON).messages().await.unwrap();
         let message = batch.next().await.expect("a task in time").unwrap();
         (nats::decode(&message.message).unwrap(), message)
     }
 
-    pub async fn report(&self, task: &Task, by: &str, attempt: u32, status: AttemptStatus) {
+    pub(crate) async fn report(&self, task: &Task, by: &str, attempt: u32, status: AttemptStatus) {
         let name = task.agent.as_str();
         let by_agent = by == "agent";
         let report = Attempt {
@@ -207,20 +207,20 @@ impl Bench {
         self.client.publish_acked(&on, &report, None, HeaderMap::new()).await.unwrap();
     }
 
-    pub async fn send_batch(&self, batch: &Batch, id: &str) {
+    pub(crate) async fn send_batch(&self, batch: &Batch, id: &str) {
         let on = subject::ingest(0, &batch.agent, &batch.kind);
         let sealed = batch.seal().unwrap();
         self.client.publish_bytes_acked(&on, sealed, Some(id), HeaderMap::new(), SOON).await.unwrap();
     }
 }
 
-pub async fn next<M: Message>(subscriber: &mut async_nats::Subscriber) -> M {
+pub(crate) async fn next<M: Message>(subscriber: &mut async_nats::Subscriber) -> M {
     let message = tokio::time::timeout(SOON, subscriber.next()).await.expect("a message in time").unwrap();
     nats::decode(&message).unwrap()
 }
 
 /// Asks until there is an answer.
-pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + SOON;
     loop {
         if let Some(answer) = ask().await {
@@ -231,20 +231,20 @@ pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) 
     }
 }
 
-pub fn agent(name: &str) -> AgentId {
+pub(crate) fn agent(name: &str) -> AgentId {
     AgentId::new(name).unwrap()
 }
 
-pub fn instance(name: &str, kind: &str) -> InstanceId {
+pub(crate) fn instance(name: &str, kind: &str) -> InstanceId {
     InstanceId::new(format!("{name}-{kind}-0")).unwrap()
 }
 
-pub fn now_us() -> i64 {
+pub(crate) fn now_us() -> i64 {
     jiff::Timestamp::now().as_microsecond()
 }
 
 /// A batch of `rounds` rounds of one target, one per second up to `seq` times so many.
-pub fn batch(epoch: u64, seq: u64, target: &TargetId, base_us: i64, rounds: u64) -> Batch {
+pub(crate) fn batch(epoch: u64, seq: u64, target: &TargetId, base_us: i64, rounds: u64) -> Batch {
     let round = |n: u64| Round {
         target: Some(target.clone()),
         address: "127.0.0.1".to_owned(),
