@@ -1,5 +1,7 @@
 //! Monitoring states from rounds, one case per table of `cases/monitor.toml`.
 
+#![expect(clippy::unwrap_used, reason = "a test helper fails its test")]
+
 use std::{collections::BTreeMap, fs};
 
 use imn_domain::{Consensus, Finding, Monitor, MonitoringState, Vote, consensus};
