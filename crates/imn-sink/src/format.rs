@@ -210,7 +210,7 @@ impl<W: Write> Writer<W> {
     ///
     /// # Errors
     /// When the output cannot be written to.
-    pub fn finish(mut self) -> io::Result<()> {
+    pub fn finish(&mut self) -> io::Result<()> {
         match self.format {
             Format::Json | Format::Atlas if self.rows == 0 => writeln!(self.out, "[]")?,
             Format::Json | Format::Atlas => writeln!(self.out, "\n]")?,
