@@ -10,6 +10,7 @@ use std::{
 };
 
 use imn_contract::{
+    InstanceId,
     latest::{AgentStatus, Heartbeat, ModuleState},
     subject,
 };
@@ -18,6 +19,8 @@ use imn_runtime::{clock, nats::Client, process, task::Stop};
 use crate::{Config, assignment::Assignments, roster::Roster, supervise::Supervisor};
 
 const EVERY: Duration = Duration::from_secs(2);
+/// A change waits this long for others to come with it.
+const SETTLE: Duration = Duration::from_millis(100);
 /// Rounds per second are told over this time.
 const RATE_OVER: Duration = Duration::from_secs(10);
 
@@ -65,19 +68,34 @@ impl Heart {
         }
     }
 
-    /// Beats until the end.
+    /// Beats until the end: regularly, and at once when the connection is there or a module's state has changed.
     pub(crate) async fn run(self: Arc<Self>, stop: Stop) {
         let mut ticks = tokio::time::interval(EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let (mut connected, mut roster) = (self.client.events().connected(), self.roster.changes());
+        let mut told = Vec::new();
         loop {
             tokio::select! {
                 () = stop.requested() => return,
-                _ = ticks.tick() => {}
+                _ = ticks.tick() => {
+                    self.roster.sweep();
+                    self.measure();
+                }
+                Ok(()) = connected.changed() => {}
+                Ok(()) = roster.changed() => {
+                    // What changes together is told together.
+                    if self.states() == told || stop.sleep(SETTLE).await {
+                        continue;
+                    }
+                }
             }
-            self.roster.sweep();
-            self.measure();
+            told = self.states();
             self.publish().await;
         }
+    }
+
+    fn states(&self) -> Vec<(InstanceId, ModuleState)> {
+        self.roster.summaries().into_iter().map(|module| (module.instance, module.state)).collect()
     }
 
     /// Tells from now on that the agent is going down.

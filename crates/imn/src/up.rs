@@ -33,6 +33,8 @@ use connect::Connect;
 
 /// How long the parts may take to become ready.
 const READY_WITHIN: Duration = Duration::from_secs(60);
+/// How long the modules may take to be ready before `ready` is said without them.
+const MODULES_WITHIN: Duration = Duration::from_secs(10);
 /// How long the agent may take to drain, then the server, then nats-server; together below 15 s.
 const AGENT_DRAIN: Duration = Duration::from_secs(8);
 const SERVER_DRAIN: Duration = Duration::from_secs(4);
@@ -93,15 +95,17 @@ impl Site {
         let mut server = Child::start(self.server()?)?;
         let ready = async {
             self.connect.wait_ready(READY_WITHIN).await?;
-            anyhow::Ok(Child::start(self.agent()?)?)
+            let agent = Child::start(self.agent()?)?;
+            let troubles = self.connect.wait_modules(MODULES_WITHIN).await?;
+            anyhow::Ok((agent, troubles))
         };
         let agent = tokio::select! {
             agent = ready => agent.map(Some),
             signal = signals.next() => { tracing::info!(signal, "stopping before being ready"); Ok(None) }
             failed = server.exited_early() => Err(failed),
         };
-        let mut agent = match agent {
-            Ok(Some(agent)) => agent,
+        let (mut agent, troubles) = match agent {
+            Ok(Some(started)) => started,
             Ok(None) => {
                 server.stop(SERVER_DRAIN).await;
                 return Ok(Code::Ok);
@@ -111,7 +115,7 @@ impl Site {
                 return Err(error);
             }
         };
-        self.announce();
+        self.announce(&troubles);
         tokio::select! {
             signal = signals.next() => tracing::info!(signal, "draining"),
             () = server.supervise() => {}
@@ -126,12 +130,17 @@ impl Site {
         Ok(Code::Ok)
     }
 
-    fn announce(&self) {
+    fn announce(&self, troubles: &[String]) {
         println!("ready {}", self.connect.http_url());
         println!("  data       {}", self.state.display());
         println!("  nats       {}", self.nats_url);
         println!("  api key    in {}", self.connect.path().display());
-        println!("  agent      {} measures 127.0.0.1 and ::1", self.agent);
+        if troubles.is_empty() {
+            println!("  agent      {} is online, all modules ready", self.agent);
+        }
+        for trouble in troubles {
+            println!("  agent      {}: {trouble}", self.agent);
+        }
     }
 
     fn server(&self) -> Result<Spec> {

@@ -17,7 +17,7 @@ const PULL_FOR: Duration = Duration::from_secs(30);
 /// Jobs asked for at once, at most.
 const PULL_MOST: u32 = 256;
 /// Pauses between looks for a queue that the server has not made yet.
-const QUEUE_RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
+const QUEUE_RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
 /// Pulls and follows the jobs of a type until the end; then until those in work have ended.
 pub(super) async fn run(jobs: Arc<Jobs>, kind: ModuleType, stop: Stop) {

@@ -24,6 +24,25 @@ struct Content {
     nats_inbox_prefix: String,
 }
 
+#[derive(Deserialize)]
+struct Modules {
+    items: Vec<Module>,
+}
+
+#[derive(Deserialize)]
+struct Module {
+    instance: String,
+    state: String,
+    reason: Option<String>,
+}
+
+impl Module {
+    fn worded(&self) -> String {
+        let reason = self.reason.as_deref().map_or_else(String::new, |reason| format!(": {reason}"));
+        format!("{} is {}{reason}", self.instance, self.state)
+    }
+}
+
 pub(super) struct Connect {
     state: PathBuf,
     content: Content,
@@ -78,6 +97,31 @@ impl Connect {
 
     pub(super) fn http_url(&self) -> &str {
         &self.content.http_url
+    }
+
+    /// Waits until the agent's modules are ready; what is not ready by then, with the reason.
+    pub(super) async fn wait_modules(&self, deadline: Duration) -> Result<Vec<String>> {
+        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(2)).build()?;
+        let url = format!("{}/api/v1/modules", self.http_url());
+        let end = tokio::time::Instant::now() + deadline;
+        loop {
+            let answer = client.get(&url).bearer_auth(&self.content.api_key).send().await;
+            let modules = match answer {
+                Ok(answer) => answer.json::<Modules>().await.map_or_else(|_| Vec::new(), |list| list.items),
+                Err(_) => Vec::new(),
+            };
+            let waiting: Vec<_> = modules.iter().filter(|module| module.state != "ready").collect();
+            if !modules.is_empty() && waiting.is_empty() {
+                return Ok(Vec::new());
+            }
+            if tokio::time::Instant::now() >= end {
+                return Ok(match waiting.as_slice() {
+                    [] => vec!["the agent has not been heard of yet".to_owned()],
+                    waiting => waiting.iter().map(|module| module.worded()).collect(),
+                });
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// Waits until the server says that it is ready.
