@@ -62,15 +62,17 @@ fn measure(targets: Vec<String>, plan: Plan, steps: &mpsc::Sender<Result<Step, F
 
 /// Shows what is known so far of every target that has begun.
 fn interrupted(work: &Work, mut report: Report) -> Result<Code> {
-    for (number, name) in work.targets.iter().enumerate() {
-        if !report.is_open(number) {
-            continue;
-        }
-        if let Some(row) = report.view.so_far(number, name, &work.spec)
-            && row.outcome.sent > 0
-        {
-            report.target(number, vec![row])?;
-        }
+    let begun: Vec<_> = work
+        .targets
+        .iter()
+        .enumerate()
+        .filter(|(number, _)| report.is_open(*number))
+        .filter_map(|(number, name)| Some((number, report.view.so_far(number, name, &work.spec)?)))
+        .filter(|(_, row)| row.outcome.sent > 0)
+        .collect();
+    report.view.clear();
+    for (number, row) in begun {
+        report.target(number, vec![row])?;
     }
     report.interrupted()
 }

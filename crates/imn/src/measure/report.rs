@@ -20,7 +20,8 @@ use crate::exit::Code;
 /// An agent's name of a usual length.
 const AGENT: &str = "frankfurt-01";
 
-/// Rows of named targets are held back until those before them are there; those of a file come as they come.
+/// Rows of named targets are held back until those before them are there, and all rows while the live table is on the
+/// screen; those of a file come as they come.
 pub(super) struct Report {
     writer: Writer<BufWriter<Stdout>>,
     format: Format,
@@ -62,11 +63,11 @@ impl Report {
             started: Instant::now(),
             total: work.targets.len(),
             finished: vec![false; work.targets.len()],
-            held: work.args.file.is_none().then(Held::default),
+            held: (work.args.file.is_none() || view.is_live()).then(Held::default),
+            view,
             rows: !work.only_summary(),
             summary: work.args.summary,
             timed_out: false,
-            view,
         }
     }
 
@@ -76,12 +77,13 @@ impl Report {
         if let Some(row) = rows.first() {
             self.view.done(number, &row.outcome);
         }
+        let live = self.view.is_live();
         let ready = match &mut self.held {
             None => rows,
             Some(held) => {
                 held.rows.insert(number, rows);
                 let mut ready = Vec::new();
-                while let Some(rows) = held.rows.remove(&held.next) {
+                while !live && let Some(rows) = held.rows.remove(&held.next) {
                     ready.extend(rows);
                     held.next += 1;
                 }

@@ -54,6 +54,11 @@ impl View {
         }
     }
 
+    /// Whether a table is on the screen that rows would only repeat.
+    pub(super) fn is_live(&self) -> bool {
+        self.live.is_some()
+    }
+
     /// Whether single packets are wanted.
     pub(super) fn follows(&self) -> bool {
         self.followed.is_some()
