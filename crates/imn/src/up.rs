@@ -32,7 +32,7 @@ use child::{Child, Spec};
 use connect::Connect;
 
 /// How long the parts may take to become ready.
-const READY_WITHIN: Duration = Duration::from_secs(60);
+const READY_WITHIN: Duration = Duration::from_mins(1);
 /// How long the modules may take to be ready before `ready` is said without them.
 const MODULES_WITHIN: Duration = Duration::from_secs(10);
 /// How long the agent may take to drain, then the server, then nats-server; together below 15 s.
@@ -63,15 +63,14 @@ async fn run(args: UpArgs) -> Result<Code> {
     let state = role::state_dir(&args.state)?;
     let _lock = StateLock::acquire(&state)?;
     let listen = free_to_listen(args.listen)?;
-    let (nats, authority, nats_url) = match args.nats_url {
-        Some(url) => (None, None, url),
-        None => {
-            let authority = Authority::open(&state.join("keys"))?;
-            let config = nats_server::Config { directory: state.join("nats"), binary: None };
-            let server = NatsServer::start(&config, &authority).await?;
-            let url = server.url();
-            (Some(server), Some(authority), url)
-        }
+    let (nats, authority, nats_url) = if let Some(url) = args.nats_url {
+        (None, None, url)
+    } else {
+        let authority = Authority::open(&state.join("keys"))?;
+        let config = nats_server::Config { directory: state.join("nats"), binary: None };
+        let server = NatsServer::start(&config, &authority).await?;
+        let url = server.url();
+        (Some(server), Some(authority), url)
     };
     let connect = Connect::prepare(&state, listen, &nats_url, authority.as_ref())?;
     let site = Site {

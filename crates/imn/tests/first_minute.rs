@@ -20,7 +20,7 @@ fn loopback_is_measured_and_a_posted_target_follows_its_tier() {
     // Within a minute of the start both loopbacks have stored rounds.
     for address in ["127.0.0.1", "::1"] {
         let path = format!("/api/v1/targets/{address}/results?limit=10");
-        let rounds = network.wait_get(&path, Duration::from_secs(60), |body| {
+        let rounds = network.wait_get(&path, Duration::from_mins(1), |body| {
             body["items"].as_array().filter(|items| !items.is_empty()).cloned()
         });
         assert_eq!(rounds[0]["received"], 1, "{address}: {}", rounds[0]);
@@ -34,12 +34,12 @@ fn loopback_is_measured_and_a_posted_target_follows_its_tier() {
     let id = made.body["id"].as_str().unwrap().to_owned();
     for name in [id.as_str(), "127.0.0.5"] {
         let status =
-            network.wait_get(&format!("/api/v1/targets/{name}/status"), Duration::from_secs(60), |body| {
+            network.wait_get(&format!("/api/v1/targets/{name}/status"), Duration::from_mins(1), |body| {
                 (body["consensus"] == "reachable").then(|| body.clone())
             });
         assert_eq!(status["monitoring_state"], "active", "{status}");
         let rows =
-            network.wait_get(&format!("/api/v1/targets/{name}/results"), Duration::from_secs(60), |body| {
+            network.wait_get(&format!("/api/v1/targets/{name}/results"), Duration::from_mins(1), |body| {
                 body["items"].as_array().filter(|items| !items.is_empty()).cloned()
             });
         assert_eq!(

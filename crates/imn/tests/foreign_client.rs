@@ -24,7 +24,7 @@ fn a_python_client_submits_jobs_and_uses_the_simple_interface() {
         };
         (ready("icmp") && ready("echo")).then_some(())
     });
-    let Some(text) = network.python("client.py", &[], Duration::from_secs(60)) else {
+    let Some(text) = network.python("client.py", &[], Duration::from_mins(1)) else {
         return imn_testkit::skip("foreign_client", "no Python with nats-py; `cargo xtask test` installs it");
     };
     let seen: Value = serde_json::from_str(&text).unwrap();

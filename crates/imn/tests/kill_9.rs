@@ -48,9 +48,9 @@ fn whatever_is_killed_each_round_is_stored_once_or_a_recorded_gap() {
 
     // A NATS that stands still, for as long as an operator needs to notice.
     let nats = network.pid("nats-server");
-    network.signal(nats, Signal::SIGSTOP);
+    Network::signal(nats, Signal::SIGSTOP);
     sleep(span(10, 60));
-    network.signal(nats, Signal::SIGCONT);
+    Network::signal(nats, Signal::SIGCONT);
     sleep(span(3, 20));
     assert_eq!(network.pid("local-icmp-0"), icmp, "the module stopped when NATS stood still");
 
@@ -72,7 +72,7 @@ fn whatever_is_killed_each_round_is_stored_once_or_a_recorded_gap() {
 
 /// Waits until no spool holds rounds older than a few seconds.
 fn drained(network: &Network) {
-    wait_until("the spools to drain", Duration::from_secs(120), || {
+    wait_until("the spools to drain", Duration::from_mins(2), || {
         let agent = network.curl("GET", "/api/v1/agents/local", None).body;
         (agent["spool"]["oldest_s"].as_u64()? <= 3).then_some(())
     })

@@ -84,7 +84,7 @@ impl Child {
             match self.spec.spawn() {
                 Ok(process) => self.process = process,
                 Err(error) => {
-                    tracing::error!(part = self.spec.role, error = format!("{error:#}"), "part not started")
+                    tracing::error!(part = self.spec.role, error = format!("{error:#}"), "part not started");
                 }
             }
             self.started = Instant::now();

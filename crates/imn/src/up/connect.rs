@@ -58,13 +58,12 @@ impl Connect {
     ) -> Result<Self> {
         let key_path = state.join("keys/api.key");
         file::create_private_dir(&state.join("keys"))?;
-        let api_key = match file::read_optional(&key_path)? {
-            Some(key) => key.trim().to_owned(),
-            None => {
-                let key = imn_server::fresh_token();
-                file::write_atomic(&key_path, format!("{key}\n").as_bytes())?;
-                key
-            }
+        let api_key = if let Some(key) = file::read_optional(&key_path)? {
+            key.trim().to_owned()
+        } else {
+            let key = imn_server::fresh_token();
+            file::write_atomic(&key_path, format!("{key}\n").as_bytes())?;
+            key
         };
         let creds = state.join("keys/client.creds");
         let nats_creds = match authority {

@@ -52,11 +52,14 @@ async def main(state):
 
     out, error = asyncio.Queue(), asyncio.Queue()
 
-    async def to(queue, message):
-        await queue.put(json.loads(message.data))
+    def into(queue):
+        async def put(message):
+            await queue.put(json.loads(message.data))
 
-    await client.subscribe("agent.local.out", cb=lambda m: to(out, m))
-    await client.subscribe("agent.local.error", cb=lambda m: to(error, m))
+        return put
+
+    await client.subscribe("agent.local.out", cb=into(out))
+    await client.subscribe("agent.local.error", cb=into(error))
     await client.flush()
 
     async def send(body):

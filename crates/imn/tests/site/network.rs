@@ -24,23 +24,23 @@ between = ["site", "away"]
 "#;
 
 /// Whether the long form is to be run.
-pub fn soak() -> bool {
+pub(crate) fn soak() -> bool {
     std::env::var_os("IMN_SOAK").is_some()
 }
 
 /// `short` in the suite, `long` in `cargo xtask soak`.
-pub fn span(short: u64, long: u64) -> Duration {
+pub(crate) fn span(short: u64, long: u64) -> Duration {
     Duration::from_secs(if soak() { long } else { short })
 }
 
 /// The program under test: what `cargo xtask` built, else what cargo built for this test.
-pub fn program() -> PathBuf {
+pub(crate) fn program() -> PathBuf {
     std::env::var_os("IMN_TEST_PROGRAM")
         .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_imn")), PathBuf::from)
 }
 
 /// The Python interpreter with nats-py and duckdb; `None` when `cargo xtask test` has not made it.
-pub fn python() -> Option<PathBuf> {
+pub(crate) fn python() -> Option<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let path = std::env::var_os("IMN_TEST_PYTHON")
         .map_or_else(|| root.join("target/venv/bin/python"), PathBuf::from);
@@ -49,26 +49,26 @@ pub fn python() -> Option<PathBuf> {
 
 /// How to reach the running network, as `connect.json` says.
 #[derive(Clone, Debug)]
-pub struct Connect {
-    pub http_url: String,
-    pub api_key: String,
+pub(crate) struct Connect {
+    pub(crate) http_url: String,
+    pub(crate) api_key: String,
 }
 
 /// An answer over HTTP.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub body: Value,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: Value,
 }
 
 /// A process of the network.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Part {
-    pub pid: u32,
-    pub command: String,
+pub(crate) struct Part {
+    pub(crate) pid: u32,
+    pub(crate) command: String,
 }
 
-pub struct Network {
+pub(crate) struct Network {
     lab: Lab,
     state: tempfile::TempDir,
     port: u16,
@@ -77,7 +77,7 @@ pub struct Network {
 
 impl Network {
     /// Starts `imn up` and waits until it says `ready`.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let lab = Lab::from_toml(ONE_HOST).unwrap();
         let state = tempfile::Builder::new().prefix("imn-site-").tempdir().unwrap();
         let mut network = Self { lab, state, port: 8080, up: None };
@@ -86,10 +86,10 @@ impl Network {
     }
 
     /// Starts `imn up` on the same state directory.
-    pub fn up(&mut self) {
+    pub(crate) fn up(&mut self) {
         let mut up =
             self.program().args(["up", "--listen"]).arg(format!("127.0.0.1:{}", self.port)).spawn().unwrap();
-        up.wait_for("imn up to be ready", Duration::from_secs(60), |up| {
+        up.wait_for("imn up to be ready", Duration::from_mins(1), |up| {
             up.stdout().contains("ready http").then_some(())
         })
         .unwrap();
@@ -97,24 +97,24 @@ impl Network {
     }
 
     /// Our program within the namespace, with this state directory.
-    pub fn program(&self) -> Program {
+    pub(crate) fn program(&self) -> Program {
         self.node().program(program()).env("IMN_STATE_DIR", self.state()).env("IMN_LOG", "info")
     }
 
-    pub fn node(&self) -> &Node {
+    pub(crate) fn node(&self) -> &Node {
         self.lab.node("site").unwrap()
     }
 
-    pub fn state(&self) -> &Path {
+    pub(crate) fn state(&self) -> &Path {
         self.state.path()
     }
 
-    pub fn process(&mut self) -> &mut Process {
+    pub(crate) fn process(&mut self) -> &mut Process {
         self.up.as_mut().unwrap()
     }
 
     /// SIGTERM, and the time until it has ended with status 0.
-    pub fn stop(&mut self) -> Duration {
+    pub(crate) fn stop(&mut self) -> Duration {
         let mut up = self.up.take().unwrap();
         let start = Instant::now();
         up.terminate();
@@ -123,7 +123,7 @@ impl Network {
         start.elapsed()
     }
 
-    pub fn connect(&self) -> Connect {
+    pub(crate) fn connect(&self) -> Connect {
         let text = fs::read_to_string(self.state().join("connect.json")).unwrap();
         let value: Value = serde_json::from_str(&text).unwrap();
         let of = |key: &str| value[key].as_str().unwrap().to_owned();
@@ -131,7 +131,7 @@ impl Network {
     }
 
     /// A request by curl, as a person would make it.
-    pub fn curl(&self, method: &str, path: &str, body: Option<&str>) -> Answer {
+    pub(crate) fn curl(&self, method: &str, path: &str, body: Option<&str>) -> Answer {
         let connect = self.connect();
         let mut curl = self.node().program("curl").package("curl").args([
             "-sS",
@@ -146,25 +146,25 @@ impl Network {
             let file = tempfile::NamedTempFile::new_in(self.state()).unwrap();
             fs::write(file.path(), body).unwrap();
             curl = curl.args(["--data-binary", &format!("@{}", file.path().display())]);
-            return Self::answer(curl.arg(format!("{}{path}", connect.http_url)));
+            return Self::answer(&curl.arg(format!("{}{path}", connect.http_url)));
         }
-        Self::answer(curl.arg(format!("{}{path}", connect.http_url)))
+        Self::answer(&curl.arg(format!("{}{path}", connect.http_url)))
     }
 
-    fn answer(curl: Program) -> Answer {
+    fn answer(curl: &Program) -> Answer {
         let text = curl.run_ok(Duration::from_secs(30)).unwrap();
         let (body, status) = text.rsplit_once('\n').unwrap();
         let body = serde_json::from_str(body).unwrap_or_else(|_| Value::String(body.to_owned()));
         Answer { status: status.trim().parse().unwrap(), body }
     }
 
-    pub fn get(&self, path: &str) -> Value {
+    pub(crate) fn get(&self, path: &str) -> Value {
         let answer = self.curl("GET", path, None);
         assert_eq!(answer.status, 200, "GET {path}: {}", answer.body);
         answer.body
     }
 
-    pub fn post(&self, path: &str, body: &Value) -> Value {
+    pub(crate) fn post(&self, path: &str, body: &Value) -> Value {
         let answer = self.curl("POST", path, Some(&body.to_string()));
         assert!((200..300).contains(&answer.status), "POST {path}: {} {}", answer.status, answer.body);
         answer.body
@@ -173,7 +173,7 @@ impl Network {
     /// The processes of this network by what they are: `up`, `server`, `agent`, `nats-server`, `module icmp` …
     ///
     /// Found by the state directory in their command lines, and the modules by the file in which the agent notes them.
-    pub fn parts(&self) -> BTreeMap<String, Part> {
+    pub(crate) fn parts(&self) -> BTreeMap<String, Part> {
         let state = self.state().display().to_string();
         let mut parts = BTreeMap::new();
         for entry in fs::read_dir("/proc").unwrap().filter_map(Result::ok) {
@@ -217,36 +217,41 @@ impl Network {
         found
     }
 
-    pub fn pid(&self, part: &str) -> u32 {
-        wait_until(&format!("a process {part}"), Duration::from_secs(30), || {
+    pub(crate) fn pid(&self, part: &str) -> u32 {
+        wait_until(format!("a process {part}"), Duration::from_secs(30), || {
             self.parts().get(part).map(|p| p.pid)
         })
         .unwrap()
     }
 
     /// SIGKILL to one part, by pid; returns the pid.
-    pub fn kill9(&self, part: &str) -> u32 {
+    pub(crate) fn kill9(&self, part: &str) -> u32 {
         let pid = self.pid(part);
-        self.signal(pid, Signal::SIGKILL);
+        Self::signal(pid, Signal::SIGKILL);
         pid
     }
 
-    pub fn signal(&self, pid: u32, signal: Signal) {
+    pub(crate) fn signal(pid: u32, signal: Signal) {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), signal).unwrap();
     }
 
     /// Waits until the part runs under another pid than `old`.
-    pub fn wait_restarted(&self, part: &str, old: u32) -> u32 {
-        wait_until(&format!("{part} to be started again"), Duration::from_secs(60), || {
+    pub(crate) fn wait_restarted(&self, part: &str, old: u32) -> u32 {
+        wait_until(format!("{part} to be started again"), Duration::from_mins(1), || {
             self.parts().get(part).map(|p| p.pid).filter(|pid| *pid != old)
         })
         .unwrap()
     }
 
     /// Waits until `GET path` satisfies the condition.
-    pub fn wait_get<T>(&self, path: &str, deadline: Duration, condition: impl Fn(&Value) -> Option<T>) -> T {
+    pub(crate) fn wait_get<T>(
+        &self,
+        path: &str,
+        deadline: Duration,
+        condition: impl Fn(&Value) -> Option<T>,
+    ) -> T {
         let mut last = Value::Null;
-        let found = wait_until(&format!("GET {path}"), deadline, || {
+        let found = wait_until(format!("GET {path}"), deadline, || {
             let answer = self.curl("GET", path, None);
             last = answer.body;
             (answer.status == 200).then(|| condition(&last)).flatten()
@@ -255,7 +260,7 @@ impl Network {
     }
 
     /// Echo requests that the kernel of the namespace has received, v4 and v6.
-    pub fn kernel_echoes(&self) -> (u64, u64) {
+    pub(crate) fn kernel_echoes(&self) -> (u64, u64) {
         let snmp = self.node().enter(|| fs::read_to_string("/proc/thread-self/net/snmp").unwrap()).unwrap();
         let snmp6 = self.node().enter(|| fs::read_to_string("/proc/thread-self/net/snmp6").unwrap()).unwrap();
         let mut icmp = snmp.lines().filter(|line| line.starts_with("Icmp:"));
@@ -267,7 +272,7 @@ impl Network {
     }
 
     /// Runs a Python script within the namespace; its arguments are the state directory and `args`.
-    pub fn python(&self, script: &str, args: &[&str], deadline: Duration) -> Option<String> {
+    pub(crate) fn python(&self, script: &str, args: &[&str], deadline: Duration) -> Option<String> {
         let python = python()?;
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python").join(script);
         let program = self.node().program(python).arg(path).arg(self.state()).args(args);
@@ -277,14 +282,11 @@ impl Network {
 
 impl Drop for Network {
     fn drop(&mut self) {
-        // Modules have a cleared environment and outlive their agent on purpose: they are ended by name.
-        let modules = self.instances();
+        // Modules and the nats-server outlive their supervisor on purpose, and know nothing of tests.
+        let parts = self.parts();
         self.up.take();
-        for (_, pid) in modules {
-            let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            if String::from_utf8_lossy(&command).contains("module") {
-                let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), Signal::SIGKILL);
-            }
+        for part in parts.into_values() {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(part.pid as i32), Signal::SIGKILL);
         }
     }
 }

@@ -8,18 +8,18 @@ use std::{fs, time::Duration};
 const TICKS: f64 = 100.0;
 
 /// CPU time of a process from now on.
-pub struct Meter {
+pub(crate) struct Meter {
     pid: u32,
     before: f64,
 }
 
 impl Meter {
-    pub fn start(pid: u32) -> Self {
+    pub(crate) fn start(pid: u32) -> Self {
         Self { pid, before: cpu_seconds(pid) }
     }
 
     /// Percent of one core over `elapsed`, and resident memory in MB.
-    pub fn read(&self, elapsed: Duration) -> (f64, f64) {
+    pub(crate) fn read(&self, elapsed: Duration) -> (f64, f64) {
         let cpu = (cpu_seconds(self.pid) - self.before) / elapsed.as_secs_f64() * 100.0;
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
         let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();

@@ -10,28 +10,28 @@ use super::network::Network;
 
 /// Counts over all targets of one interval.
 #[derive(Debug, PartialEq)]
-pub struct Verdict {
+pub(crate) struct Verdict {
     /// Targets with rounds.
-    pub targets: u64,
+    pub(crate) targets: u64,
     /// Rows in the files.
-    pub rows: u64,
+    pub(crate) rows: u64,
     /// Rows beyond the first of each (target, due).
-    pub duplicates: u64,
+    pub(crate) duplicates: u64,
     /// Due times between a target's first and last record that are neither a row nor within a gap, and those that
     /// are too many.
-    pub unaccounted: u64,
+    pub(crate) unaccounted: u64,
     /// Rows within a gap of their target.
-    pub contradictions: u64,
+    pub(crate) contradictions: u64,
     /// Rounds that gaps record.
-    pub gap_rounds: u64,
+    pub(crate) gap_rounds: u64,
     /// Packets sent, by the rows.
-    pub sent: u64,
+    pub(crate) sent: u64,
     /// Packets received, by the rows.
-    pub received: u64,
+    pub(crate) received: u64,
     /// 99th percentile of |sent − due|, in microseconds.
-    pub late_p99_us: f64,
+    pub(crate) late_p99_us: f64,
     /// Latest of the first due times and earliest of the last, in microseconds since the Unix epoch.
-    pub span_us: (i64, i64),
+    pub(crate) span_us: (i64, i64),
 }
 
 const SQL: &str = "
@@ -54,8 +54,8 @@ const NO_GAPS: &str = "(select null::varchar target, null::varchar type, null::t
                        null::timestamptz last_due, 0::bigint rounds where false)";
 
 /// Moves everything committed to files and counts there; `None` without Python.
-pub fn verdict(network: &Network, interval: Duration) -> Option<Verdict> {
-    let run = |args: &[&str]| network.program().args(args).run_ok(Duration::from_secs(120)).unwrap();
+pub(crate) fn verdict(network: &Network, interval: Duration) -> Option<Verdict> {
+    let run = |args: &[&str]| network.program().args(args).run_ok(Duration::from_mins(2)).unwrap();
     run(&["results", "compact"]);
     let files = run(&["results", "files", "-o", "json"]);
     let listing = network.state().join("files.json");
@@ -64,7 +64,7 @@ pub fn verdict(network: &Network, interval: Duration) -> Option<Verdict> {
     let sql = SQL
         .replace("GAPS", if has_gaps { "gaps" } else { NO_GAPS })
         .replace("INTERVAL", &interval.as_micros().to_string());
-    let text = network.python("count.py", &[listing.to_str().unwrap(), &sql], Duration::from_secs(120))?;
+    let text = network.python("count.py", &[listing.to_str().unwrap(), &sql], Duration::from_mins(2))?;
     let rows: Value = serde_json::from_str(&text).unwrap();
     let n = |at: usize| rows[0][at].as_u64().unwrap_or_else(|| panic!("column {at} of {rows}"));
     Some(Verdict {
@@ -82,7 +82,7 @@ pub fn verdict(network: &Network, interval: Duration) -> Option<Verdict> {
 }
 
 /// Makes a tier with this interval, one packet, one second of patience, and `count` targets from 10.100.0.1 on.
-pub fn load(network: &Network, count: u32, interval: Duration) {
+pub(crate) fn load(network: &Network, count: u32, interval: Duration) {
     let tier = serde_json::json!({
         "name": "load",
         "probes": [{"type": "icmp"}],
@@ -101,11 +101,11 @@ pub fn load(network: &Network, count: u32, interval: Duration) {
     let file = network.state().join("targets.ndjson");
     fs::write(&file, lines).unwrap();
     let file = file.display().to_string();
-    network.program().args(["target", "import", &file]).run_ok(Duration::from_secs(60)).unwrap();
+    network.program().args(["target", "import", &file]).run_ok(Duration::from_mins(1)).unwrap();
 }
 
 /// Removes the targets that a new network measures by itself, so that the kernel's counters are of the load alone.
-pub fn quiet(network: &Network) {
+pub(crate) fn quiet(network: &Network) {
     for address in ["127.0.0.1", "::1"] {
         let answer = network.curl("GET", &format!("/api/v1/targets/{address}"), None);
         assert_eq!(answer.status, 200, "{}", answer.body);
@@ -114,7 +114,7 @@ pub fn quiet(network: &Network) {
 }
 
 /// Waits until the network has committed rounds of every target of the load.
-pub fn wait_measured(network: &Network, count: u32, interval: Duration) {
+pub(crate) fn wait_measured(network: &Network, count: u32, interval: Duration) {
     for n in [1, count / 2, count] {
         let address = std::net::Ipv4Addr::from(u32::from(std::net::Ipv4Addr::new(10, 100, 0, 0)) + n);
         let path = format!("/api/v1/targets/{address}/results?limit=1");
