@@ -65,13 +65,15 @@ impl std::fmt::Debug for Config {
 }
 
 impl Config {
-    /// No credentials, inboxes under `_INBOX_{name}`, five seconds to answer.
+    /// No credentials, inboxes under `_INBOX_{name}`, five seconds to answer. The name is for people: what no subject
+    /// may contain becomes `_` in the prefix.
     pub fn new(url: impl Into<String>, name: impl Into<String>) -> Self {
         let name = name.into();
+        let token = name.replace(|c: char| !(c.is_ascii_alphanumeric() || c == '-'), "_");
         Self {
             url: url.into(),
             credentials: None,
-            inbox_prefix: format!("_INBOX_{name}"),
+            inbox_prefix: format!("_INBOX_{token}"),
             name,
             authority: None,
             timeout: Duration::from_secs(5),

@@ -33,7 +33,8 @@ fn reply(accepted: bool, error: Option<Fault>) -> TaskReply {
 #[tokio::test]
 async fn messages_are_typed_and_answers_speak_the_question_s_encoding() {
     let server = NatsServer::start().unwrap();
-    let (asking, answering) = (connect(&server, "a").await, connect(&server, "b").await);
+    // The first name is one for people, of which no inbox can be made as it stands.
+    let (asking, answering) = (connect(&server, "agent *.> a").await, connect(&server, "b").await);
     let mut questions = answering.subscribe("q").await.unwrap();
     answering.round_trip(WAIT).await.unwrap();
     let service = async {
