@@ -14,17 +14,15 @@ mod manage;
 mod measure;
 mod role;
 mod settings;
+mod sys;
 mod up;
 
 use clap::{CommandFactory, FromArgMatches};
 
 use cli::{Cli, Command, RoleOr};
 
-/// The system's allocator keeps an arena per thread, and with it memory that a server needs once a minute.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> std::process::ExitCode {
+    sys::bound_arenas();
     let command = match settings::command(Cli::command()) {
         Ok(command) => command,
         Err(error) => return exit::report(Err(error)),

@@ -36,7 +36,7 @@ fn connection(args: &NatsArgs, name: &str) -> Result<nats::Config> {
     if let Some(path) = &args.nats_creds {
         let text = std::fs::read_to_string(path)
             .map_err(|error| Exit::usage(format!("--nats-creds {}: {error}", path.display())))?;
-        config.inbox_prefix = Credentials::parse(&text)?.inbox_prefix().to_owned();
+        Credentials::parse(&text)?.inbox_prefix().clone_into(&mut config.inbox_prefix);
         config.credentials = Some(text);
     }
     Ok(config)

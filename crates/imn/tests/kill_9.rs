@@ -74,7 +74,7 @@ fn whatever_is_killed_each_round_is_stored_once_or_a_recorded_gap() {
 fn drained(network: &Network) {
     wait_until("the spools to drain", Duration::from_mins(2), || {
         let agent = network.curl("GET", "/api/v1/agents/local", None).body;
-        (agent["spool"]["oldest_s"].as_u64()? <= 3).then_some(())
+        (agent["telemetry"]["spool"]["oldest_s"].as_u64()? <= 3).then_some(())
     })
     .unwrap();
 }

@@ -151,8 +151,9 @@ impl Network {
         Self::answer(&curl.arg(format!("{}{path}", connect.http_url)))
     }
 
+    /// Status 0 when nobody listens.
     fn answer(curl: &Program) -> Answer {
-        let text = curl.run_ok(Duration::from_secs(30)).unwrap();
+        let text = curl.run(Duration::from_secs(30)).unwrap().stdout;
         let (body, status) = text.rsplit_once('\n').unwrap();
         let body = serde_json::from_str(body).unwrap_or_else(|_| Value::String(body.to_owned()));
         Answer { status: status.trim().parse().unwrap(), body }

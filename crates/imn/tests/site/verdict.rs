@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "each scenario uses a part of it")]
 
-use std::{fs, time::Duration};
+use std::{fs, net::Ipv4Addr, time::Duration};
 
 use serde_json::Value;
 
@@ -50,8 +50,8 @@ select (select count(*) from t), (select count(*) from r), (select sum(n - d)::b
  (select coalesce(sum(n), 0)::bigint from g), (select sum(sent)::bigint from r), (select sum(received)::bigint from r),
  (select quantile_cont(abs(sent_at - due), 0.99) from r), (select max(rlo) from t), (select min(rhi) from t)";
 
-const NO_GAPS: &str = "(select null::varchar target, null::varchar type, null::timestamptz first_due, \
-                       null::timestamptz last_due, 0::bigint rounds where false)";
+const NO_GAPS: &str = "(select null::varchar as target, null::varchar as type, null::timestamptz as first_due, \
+                       null::timestamptz as last_due, 0::bigint as rounds where false)";
 
 /// Moves everything committed to files and counts there; `None` without Python.
 pub(crate) fn verdict(network: &Network, interval: Duration) -> Option<Verdict> {
@@ -81,7 +81,12 @@ pub(crate) fn verdict(network: &Network, interval: Duration) -> Option<Verdict> 
     })
 }
 
-/// Makes a tier with this interval, one packet, one second of patience, and `count` targets from 10.100.0.1 on.
+/// The address of the `n`th target: few to a /24, so that its rate limit is far away.
+fn address(n: u32) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 100, 0, 0)) + 3 * n)
+}
+
+/// Makes a tier with this interval, one packet, one second of patience, and `count` targets in 10.100.0.0/14.
 pub(crate) fn load(network: &Network, count: u32, interval: Duration) {
     let tier = serde_json::json!({
         "name": "load",
@@ -92,12 +97,8 @@ pub(crate) fn load(network: &Network, count: u32, interval: Duration) {
         "agent_selection": {"strategy": "all"},
     });
     network.post("/api/v1/tiers", &tier);
-    let lines: String = (1..=count)
-        .map(|n| {
-            let address = std::net::Ipv4Addr::from(u32::from(std::net::Ipv4Addr::new(10, 100, 0, 0)) + n);
-            format!("{{\"ip\":\"{address}\",\"tier\":\"load\"}}\n")
-        })
-        .collect();
+    let line = |n: u32| format!("{{\"ip\":\"{}\",\"tier\":\"load\"}}", address(n));
+    let lines = (1..=count).map(line).collect::<Vec<_>>().join("\n") + "\n";
     let file = network.state().join("targets.ndjson");
     fs::write(&file, lines).unwrap();
     let file = file.display().to_string();
@@ -116,8 +117,7 @@ pub(crate) fn quiet(network: &Network) {
 /// Waits until the network has committed rounds of every target of the load.
 pub(crate) fn wait_measured(network: &Network, count: u32, interval: Duration) {
     for n in [1, count / 2, count] {
-        let address = std::net::Ipv4Addr::from(u32::from(std::net::Ipv4Addr::new(10, 100, 0, 0)) + n);
-        let path = format!("/api/v1/targets/{address}/results?limit=1");
+        let path = format!("/api/v1/targets/{}/results?limit=1", address(n));
         network.wait_get(&path, interval * 4 + Duration::from_secs(30), |body| {
             body["items"].as_array().filter(|items| !items.is_empty()).map(|_| ())
         });
