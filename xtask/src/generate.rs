@@ -1,6 +1,11 @@
 //! Generated files: written from what the program itself prints, and checked for drift.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, process::Command};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result, bail};
 
@@ -8,7 +13,7 @@ use crate::run::{build, output, root};
 
 /// `cargo xtask openapi`.
 pub(crate) fn write() -> Result<()> {
-    for (path, text) in generated()? {
+    for (path, text) in generated(&build()?)? {
         let path = root().join(path);
         if let Some(dir) = path.parent() {
             fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
@@ -19,8 +24,8 @@ pub(crate) fn write() -> Result<()> {
 }
 
 /// Fails when a committed file is not what the program prints now, or is left over.
-pub(crate) fn check() -> Result<()> {
-    let generated = generated()?;
+pub(crate) fn check(program: &Path) -> Result<()> {
+    let generated = generated(program)?;
     let stale: Vec<_> = generated
         .iter()
         .filter(|(path, text)| fs::read_to_string(root().join(path)).ok().as_ref() != Some(text))
@@ -38,10 +43,9 @@ pub(crate) fn check() -> Result<()> {
     Ok(())
 }
 
-fn generated() -> Result<BTreeMap<PathBuf, String>> {
-    let program = build()?;
-    let openapi = output(Command::new(&program).args(["docs", "openapi"]))?;
-    let schemas = output(Command::new(&program).args(["docs", "schemas"]))?;
+fn generated(program: &Path) -> Result<BTreeMap<PathBuf, String>> {
+    let openapi = output(Command::new(program).args(["docs", "openapi"]))?;
+    let schemas = output(Command::new(program).args(["docs", "schemas"]))?;
     let mut files = BTreeMap::from([(PathBuf::from("openapi/v1.json"), String::from_utf8(openapi)?)]);
     let schemas: BTreeMap<String, serde_json::Value> = serde_json::from_slice(&schemas)?;
     for (name, schema) in schemas {

@@ -26,6 +26,8 @@ const RUNNING: &[Package] = &[
 const TESTING: &[Package] = &[
     Package { name: "postgresql", tells: &["/usr/lib/postgresql"] },
     Package { name: "iproute2", tells: &["/usr/sbin/ip", "/sbin/ip", "/bin/ip"] },
+    Package { name: "fping", tells: &["/usr/bin/fping"] },
+    Package { name: "tshark", tells: &["/usr/bin/tshark"] },
     Package { name: "iputils-ping", tells: &["/usr/bin/ping", "/bin/ping"] },
     Package { name: "nftables", tells: &["/usr/sbin/nft"] },
     Package { name: "tcpdump", tells: &["/usr/bin/tcpdump", "/usr/sbin/tcpdump"] },

@@ -56,7 +56,7 @@ fn main() -> ExitCode {
         Command::Up { args } => run::up(&args),
         Command::Test { filter, no_tidy } => test::test(filter.as_deref(), !no_tidy),
         Command::Soak { filter } => test::soak(filter.as_deref()),
-        Command::Tidy => tidy::tidy(),
+        Command::Tidy => run::build().and_then(|program| tidy::tidy(&program)),
         Command::Openapi => generate::write(),
         Command::Bench { what } => bench::bench(what),
     };

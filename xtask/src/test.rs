@@ -1,50 +1,53 @@
 //! `test` and `soak`.
 
-use std::time::Instant;
+use std::{path::PathBuf, process::Command, time::Instant};
 
 use anyhow::Result;
 
 use crate::{
     install,
-    run::{build, cargo, root, run},
+    run::{cargo, root, run, target},
     tidy,
 };
 
 /// Set for the scenarios, which then run at full length.
 const SOAK: &str = "IMN_SOAK";
-/// Where the scenarios find the product; it is built once, and is what users run.
-const PROGRAM: &str = "IMN_TEST_PROGRAM";
 /// Where tests find Python with the packages that they need.
 const INTERPRETER: &str = "IMN_TEST_PYTHON";
 
 pub(crate) fn test(filter: Option<&str>, with_tidy: bool) -> Result<()> {
     install::for_testing()?;
     let start = Instant::now();
-    let program = build()?;
+    let program = build_tests()?;
     eprintln!("built in {} s", start.elapsed().as_secs());
     if with_tidy {
-        tidy::tidy()?;
+        tidy::tidy(&program)?;
     }
     let start = Instant::now();
-    let mut command = cargo();
-    command.args(["test", "--release", "--workspace", "--no-fail-fast"]);
-    command.env(PROGRAM, program).env(INTERPRETER, install::interpreter());
     // Scenarios measure load and lateness: two at once would measure each other.
-    command.args(filter).args(["--", "--test-threads=1"]);
-    run(&mut command)?;
+    run(tests().args(filter).args(["--", "--test-threads=1"]))?;
     eprintln!("tested in {} s", start.elapsed().as_secs());
     Ok(())
 }
 
 pub(crate) fn soak(filter: Option<&str>) -> Result<()> {
     install::for_testing()?;
-    let program = build()?;
-    let mut command = cargo();
-    command.args(["test", "--release", "--package", "imn", "--no-fail-fast"]);
-    command.env(PROGRAM, program).env(INTERPRETER, install::interpreter()).env(SOAK, "1");
-    command.args(filter).args(["--", "--test-threads=1", "--nocapture"]);
-    run(&mut command)?;
+    build_tests()?;
+    run(tests().env(SOAK, "1").args(filter).args(["--", "--test-threads=1", "--nocapture"]))?;
     fuzz()
+}
+
+/// The tests of everything, and beside them the product; one build for both.
+fn build_tests() -> Result<PathBuf> {
+    run(cargo().args(["test", "--release", "--workspace", "--no-run", "--quiet"]))?;
+    Ok(target().join("release/imn"))
+}
+
+fn tests() -> Command {
+    let mut command = cargo();
+    command.args(["test", "--release", "--workspace", "--no-fail-fast"]);
+    command.env(INTERPRETER, install::interpreter());
+    command
 }
 
 /// Each fuzz target for a minute, where cargo-fuzz is installed.

@@ -3,7 +3,7 @@
 mod edge;
 mod size;
 
-use std::process::Command;
+use std::{path::Path, process::Command};
 
 use anyhow::{Context, Result, bail};
 
@@ -12,7 +12,8 @@ use crate::{
     run::{cargo, output, root, run},
 };
 
-pub(crate) fn tidy() -> Result<()> {
+/// Checks all rules; the generated files against what `program` prints.
+pub(crate) fn tidy(program: &Path) -> Result<()> {
     let mut broken = Vec::new();
     let mut rule = |name: &str, done: Result<()>| match done {
         Ok(()) => eprintln!("tidy {name}: ok"),
@@ -28,7 +29,7 @@ pub(crate) fn tidy() -> Result<()> {
         "lints",
         run(cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"])),
     );
-    rule("generated files", generate::check());
+    rule("generated files", generate::check(program));
     rule("dependencies", dependencies());
     if broken.is_empty() { Ok(()) } else { bail!("tidy: {} broken: {}", broken.len(), broken.join(", ")) }
 }
