@@ -79,7 +79,7 @@ fn three_vantage_points_measure_what_the_links_did() {
         })
         .collect();
 
-    // Every pair alone in the long run; in the suite, the pairs of either family together.
+    // 5,000 packets of every pair in the long run; in the suite, of the pairs of either family together.
     let (goal, deadline) = if network::soak() { (5_000, 180) } else { (600, 40) };
     for vantage_point in VANTAGE_POINTS {
         for target in &targets {

@@ -37,7 +37,7 @@ pub(crate) struct Stored {
     pub(crate) rtts_us: Vec<Option<f64>>,
 }
 
-/// Every target is dropped in the order of the fields: agents before the server, NATS after both, the links last.
+/// The running network. The order of the fields is that of the end: the agents go first, the links last.
 pub(crate) struct Laboratory {
     agents: Vec<(String, Process)>,
     _server: Process,
@@ -74,41 +74,35 @@ impl Laboratory {
             ((*name).to_owned(), program.args(["--id", name, "--listen", "127.0.0.1:0"]).spawn().unwrap())
         };
         let agents = vantage_points.iter().map(agent).collect();
-        let mut laboratory = Self { agents, _server: server, _nats: nats, state, key, lab };
+        let laboratory = Self { agents, _server: server, _nats: nats, state, key, lab };
         laboratory.ready();
         laboratory
     }
 
-    fn ready(&mut self) {
+    fn ready(&self) {
         wait_until("the server to be ready", PATIENCE, || {
             let answer = self.request("GET", "/readyz", None);
             look(answer.ok().filter(|answer| answer.status == 200))
         })
         .unwrap();
-        for index in 0..self.agents.len() {
-            let name = self.agents[index].0.clone();
-            self.wait_agent(&name, "to have a module icmp", |agent| {
+        for (name, _) in &self.agents {
+            self.wait_agent(name, "to have a module icmp", |agent| {
                 let modules = agent["modules"].as_array()?;
                 (agent["status"] == "active" && modules.contains(&json!("icmp"))).then_some(())
             });
         }
     }
 
-    /// Waits until what the server knows of an agent satisfies the condition; the agent must not end meanwhile.
-    pub(crate) fn wait_agent<T>(
-        &mut self,
-        name: &str,
-        what: &str,
-        condition: impl Fn(&Value) -> Option<T>,
-    ) -> T {
-        let at = self.agents.iter().position(|(agent, _)| agent == name).unwrap();
-        let (_, mut process) = self.agents.remove(at);
-        let found = process.wait_for(what, PATIENCE, |_| {
-            let answer = self.request("GET", &format!("/api/v1/agents/{name}"), None).ok()?;
-            look(if answer.status == 200 { condition(&answer.body) } else { None })
+    /// Waits until what the server knows of an agent satisfies the condition.
+    pub(crate) fn wait_agent<T>(&self, name: &str, what: &str, condition: impl Fn(&Value) -> Option<T>) -> T {
+        let path = format!("/api/v1/agents/{name}");
+        let mut last = Value::Null;
+        let found = wait_until(format!("agent {name} {what}"), PATIENCE, || {
+            let answer = self.request("GET", &path, None).ok()?;
+            last = answer.body;
+            look(if answer.status == 200 { condition(&last) } else { None })
         });
-        self.agents.insert(at, (name.to_owned(), process));
-        found.unwrap()
+        found.unwrap_or_else(|error| panic!("{error}; it says {last}"))
     }
 
     /// A request by curl from where the server is; an error when there is no answer.
