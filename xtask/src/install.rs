@@ -29,8 +29,6 @@ const TESTING: &[Package] = &[
     Package { name: "fping", tells: &["/usr/bin/fping"] },
     Package { name: "tshark", tells: &["/usr/bin/tshark"] },
     Package { name: "iputils-ping", tells: &["/usr/bin/ping", "/bin/ping"] },
-    Package { name: "nftables", tells: &["/usr/sbin/nft"] },
-    Package { name: "tcpdump", tells: &["/usr/bin/tcpdump", "/usr/sbin/tcpdump"] },
     Package { name: "curl", tells: &["/usr/bin/curl"] },
 ];
 

@@ -68,9 +68,9 @@ impl Readiness {
         let before = known.insert(part, state.clone());
         match (&before, state) {
             (Some(Err(_)) | None, Ok(())) => tracing::info!(part = part.name(), "part ready"),
-            (Some(Ok(())) | None, Err(reason)) => {
-                tracing::warn!(part = part.name(), reason, "part not ready");
-            }
+            (Some(Ok(())), Err(reason)) => tracing::warn!(part = part.name(), reason, "part not ready"),
+            // At the start each part waits for another.
+            (None, Err(reason)) => tracing::debug!(part = part.name(), reason, "part not ready yet"),
             _ => {}
         }
     }

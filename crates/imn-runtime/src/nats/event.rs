@@ -156,10 +156,11 @@ impl Events {
                 shared.connects.fetch_add(1, Relaxed);
                 tracing::info!(connection = name, "nats connected");
             }
-            Event::Disconnected | Event::Closed => {
+            Event::Disconnected => {
                 shared.disconnects.fetch_add(1, Relaxed);
                 tracing::warn!(connection = name, "nats connection lost");
             }
+            Event::Closed => tracing::debug!(connection = name, "nats connection closed"),
             Event::SlowConsumer(subscription) => {
                 let dropped = shared.dropped.fetch_add(1, Relaxed) + 1;
                 // One line per message would be the next overload.

@@ -169,7 +169,10 @@ impl Publisher {
         }
         self.write().await?;
         self.parts.metrics.assignments.set(self.plan.len() as i64);
-        self.assigner.report(self.plan.shortfalls());
+        // Before the first agent, nothing can be met, which is no news.
+        if !self.parts.registry.agents().is_empty() {
+            self.assigner.report(self.plan.shortfalls());
+        }
         Ok(())
     }
 
