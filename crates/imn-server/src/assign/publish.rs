@@ -170,7 +170,7 @@ impl Publisher {
         self.write().await?;
         self.parts.metrics.assignments.set(self.plan.len() as i64);
         // Before the first agent, nothing can be met, which is no news.
-        if !self.parts.registry.agents().is_empty() {
+        if !self.parts.registry.agents(now).is_empty() {
             self.assigner.report(self.plan.shortfalls());
         }
         Ok(())
