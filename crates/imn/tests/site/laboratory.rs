@@ -90,6 +90,7 @@ impl Laboratory {
                 let modules = agent["modules"].as_array()?;
                 (agent["status"] == "active" && modules.contains(&json!("icmp"))).then_some(())
             });
+            assert!(!modules(self.state.path(), name).is_empty(), "agent {name} notes no module processes");
         }
     }
 
@@ -214,7 +215,7 @@ fn modules(state: &Path, agent: &str) -> Vec<i32> {
     let text = fs::read_to_string(agent_state(state, agent).join("instances.json")).unwrap_or_default();
     let noted: Value = serde_json::from_str(&text).unwrap_or_default();
     let instances = noted["instances"].as_array().cloned().unwrap_or_default();
-    instances.iter().filter_map(|record| record["process"]["pid"].as_i64()).map(|pid| pid as i32).collect()
+    instances.iter().filter_map(|record| record["pid"].as_i64()).map(|pid| pid as i32).collect()
 }
 
 /// Gives what was found; rests a while when that is nothing.
