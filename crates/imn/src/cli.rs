@@ -80,7 +80,7 @@ pub(crate) struct UpArgs {
     /// Use this NATS instead of a private nats-server.
     #[arg(long, env = "IMN_NATS_URL", value_name = "URL")]
     pub(crate) nats_url: Option<String>,
-    /// Keep the catalog and the results in this PostgreSQL instead of files.
+    /// Keep the catalog and the manifest of results in this PostgreSQL instead of SQLite; results stay in files.
     #[arg(long, env = "IMN_DATABASE_URL", value_name = "URL")]
     pub(crate) database_url: Option<String>,
     /// Identifier of the embedded agent.
@@ -107,7 +107,7 @@ pub(crate) struct ServerArgs {
     /// Where the HTTP API listens; loopback only.
     #[arg(long, env = "IMN_LISTEN", value_name = "ADDR:PORT", default_value = "127.0.0.1:8080")]
     pub(crate) listen: SocketAddr,
-    /// Keep the catalog and the results in this PostgreSQL instead of files.
+    /// Keep the catalog and the manifest of results in this PostgreSQL instead of SQLite; results stay in files.
     #[arg(long, env = "IMN_DATABASE_URL", value_name = "URL")]
     pub(crate) database_url: Option<String>,
     /// File with an admin API key that is to be valid; the way in on a new catalog.

@@ -26,7 +26,7 @@ const KEYS: &[Key] = &[
     key("listen", Some("127.0.0.1:8080"), "where the HTTP API listens"),
     key("nats_url", None, "NATS server or servers; imn up starts its own if absent"),
     key("nats_creds", None, "credentials file for NATS"),
-    key("database_url", None, "PostgreSQL in place of files"),
+    key("database_url", None, "PostgreSQL for the catalog, in place of SQLite"),
     key("agent_id", None, "identifier of the vantage point"),
     key("agent_listen", Some("0.0.0.0:9101"), "where the agent's own listener is"),
     key("url", None, "the server that the command line talks to"),

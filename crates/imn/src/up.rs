@@ -150,7 +150,7 @@ impl Site {
         spec.flag("--seed-target", "127.0.0.1");
         spec.flag("--seed-target", "::1");
         if let Some(url) = &self.database_url {
-            spec.flag("--database-url", url.clone());
+            spec.secret("IMN_DATABASE_URL", url.clone());
         }
         self.nats_flags(&mut spec, &Role::Server, &self.state.join("keys/server.creds"))?;
         Ok(spec)

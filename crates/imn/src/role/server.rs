@@ -7,7 +7,10 @@ use imn_runtime::{file::StateLock, nats, task::Signals};
 use imn_server::{Config, Role, Server, admit};
 use imn_store::{EmbeddedConfig, EmbeddedResults, SqlCatalog};
 
-use crate::{cli::ServerArgs, exit::Code};
+use crate::{
+    cli::ServerArgs,
+    exit::{Code, Exit},
+};
 
 /// How long a drain may take: the batches in hand are committed.
 const DRAIN: Duration = Duration::from_secs(4);
@@ -21,12 +24,17 @@ pub(crate) fn main(args: ServerArgs) -> Result<Code> {
 
 async fn run(args: ServerArgs) -> Result<Code> {
     let mut signals = Signals::listen()?;
-    if args.database_url.is_some() {
-        bail!("--database-url: this build keeps its catalog in SQLite and its results in files only");
-    }
     let state = super::state_dir(&args.state)?;
     let _lock = StateLock::acquire(&state)?;
-    let catalog = SqlCatalog::sqlite(&state.join("catalog.sqlite")).await?;
+    let catalog = match args.database_url.as_deref() {
+        None => SqlCatalog::sqlite(&state.join("catalog.sqlite")).await?,
+        Some(url) if ["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) => {
+            SqlCatalog::postgres(url).await?
+        }
+        Some(_) => {
+            return Err(Exit::usage("--database-url: use postgres://USER:PASSWORD@HOST/DATABASE").into());
+        }
+    };
     let results = EmbeddedResults::open(&state.join("results"), &catalog, EmbeddedConfig::default()).await?;
     let catalog = Arc::new(catalog);
     if let Some(key) = super::secret("--api-key-file", args.api_key_file.as_deref())? {

@@ -18,6 +18,7 @@ pub(super) struct Spec {
     role: &'static str,
     program: PathBuf,
     args: Vec<String>,
+    env: Vec<(&'static str, String)>,
 }
 
 impl Spec {
@@ -25,7 +26,7 @@ impl Spec {
     pub(super) fn role(role: &'static str) -> Result<Self> {
         let program = std::env::current_exe().context("find the program of this process")?;
         let args = vec![role.to_owned(), "--supervised-by".to_owned(), std::process::id().to_string()];
-        Ok(Self { role, program, args })
+        Ok(Self { role, program, args, env: Vec::new() })
     }
 
     pub(super) fn flag(&mut self, name: &str, value: impl Into<String>) {
@@ -33,9 +34,15 @@ impl Spec {
         self.args.push(value.into());
     }
 
+    /// A setting that `ps` does not show.
+    pub(super) fn secret(&mut self, name: &'static str, value: impl Into<String>) {
+        self.env.push((name, value.into()));
+    }
+
     fn spawn(&self) -> Result<process::Child> {
         process::Command::new(&self.program)
             .args(&self.args)
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             // A Ctrl-C at the terminal goes to this process, which stops its parts in order.
             .process_group(0)

@@ -72,23 +72,31 @@ pub(crate) struct Network {
     lab: Lab,
     state: tempfile::TempDir,
     port: u16,
+    /// Further arguments of `imn up`.
+    args: Vec<String>,
     up: Option<Process>,
 }
 
 impl Network {
     /// Starts `imn up` and waits until it says `ready`.
     pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// The same with further arguments.
+    pub(crate) fn start_with(args: &[&str]) -> Self {
         let lab = Lab::from_toml(ONE_HOST).unwrap();
         let state = tempfile::Builder::new().prefix("imn-site-").tempdir().unwrap();
-        let mut network = Self { lab, state, port: 8080, up: None };
+        let args = args.iter().map(|arg| (*arg).to_owned()).collect();
+        let mut network = Self { lab, state, port: 8080, args, up: None };
         network.up();
         network
     }
 
     /// Starts `imn up` on the same state directory.
     pub(crate) fn up(&mut self) {
-        let mut up =
-            self.program().args(["up", "--listen"]).arg(format!("127.0.0.1:{}", self.port)).spawn().unwrap();
+        let listen = format!("127.0.0.1:{}", self.port);
+        let mut up = self.program().args(["up", "--listen", &listen]).args(&self.args).spawn().unwrap();
         up.wait_for("imn up to be ready", Duration::from_mins(1), |up| {
             up.stdout().contains("ready http").then_some(())
         })
