@@ -7,7 +7,7 @@ mod role_or;
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
-use imn_contract::AgentId;
+use imn_contract::{AgentId, IdError};
 
 pub(crate) use manage::{
     AgentVerb, Common, ConfigVerb, ConnectArgs, DocsVerb, JobVerb, ModuleVerb, ResultsVerb, TargetFields,
@@ -123,9 +123,9 @@ pub(crate) struct ServerArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct AgentArgs {
-    /// Identifier of the vantage point: letters, digits, `_` and `-`.
-    #[arg(long, env = "IMN_AGENT_ID", value_name = "ID")]
-    pub(crate) id: AgentId,
+    /// Identifier of the vantage point: letters, digits, `_` and `-` [default: made of the name].
+    #[arg(long, env = "IMN_AGENT_ID", value_name = "ID", required_unless_present = "name")]
+    pub(crate) id: Option<AgentId>,
     /// Name for people.
     #[arg(long)]
     pub(crate) name: Option<String>,
@@ -163,6 +163,17 @@ pub(crate) struct AgentArgs {
 }
 
 impl AgentArgs {
+    /// The identifier, or one made of the name: `London 1` is `london-1`.
+    pub(crate) fn id(&self) -> Result<AgentId, IdError> {
+        if let Some(id) = &self.id {
+            return Ok(id.clone());
+        }
+        let name = self.name.as_deref().unwrap_or_default().to_lowercase();
+        let words =
+            name.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| !word.is_empty());
+        AgentId::new(words.collect::<Vec<_>>().join("-"))
+    }
+
     pub(crate) fn tags(&self) -> BTreeMap<String, String> {
         self.tags.iter().cloned().collect()
     }

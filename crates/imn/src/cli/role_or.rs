@@ -53,7 +53,7 @@ mod tests {
         let parse = |line: &str| Cli::try_parse_from(line.split(' ')).map(|cli| cli.command);
         assert!(matches!(
             parse("imn agent --id lon1 --region eu --nats-url nats://x:1 --tag a=b").unwrap(),
-            Name::Agent(RoleOr::Role(args)) if args.id.as_str() == "lon1" && args.nats.nats_url == "nats://x:1"
+            Name::Agent(RoleOr::Role(args)) if args.id().unwrap().as_str() == "lon1" && args.nats.nats_url == "nats://x:1"
         ));
         assert!(matches!(
             parse("imn agent list --status active").unwrap(),
@@ -65,6 +65,10 @@ mod tests {
         assert!(matches!(
             parse("imn module disable icmp").unwrap(),
             Name::Module(RoleOr::Verb(ModuleVerb::Disable { kind, .. })) if kind == "icmp"
+        ));
+        assert!(matches!(
+            parse("imn agent --name London/1").unwrap(),
+            Name::Agent(RoleOr::Role(args)) if args.id().unwrap().as_str() == "london-1"
         ));
         for line in ["imn agent", "imn module", "imn agent --id a list", "imn agent --id a.b"] {
             assert!(parse(line).is_err(), "{line}");

@@ -4,7 +4,10 @@ use anyhow::{Context, Result, bail};
 use imn_agent::{Agent, Config, Identity, ModuleCredentials};
 use imn_runtime::task::Signals;
 
-use crate::{cli::AgentArgs, exit::Code};
+use crate::{
+    cli::AgentArgs,
+    exit::{Code, Exit},
+};
 
 pub(crate) fn main(args: AgentArgs) -> Result<Code> {
     super::logging()?;
@@ -16,9 +19,10 @@ pub(crate) fn main(args: AgentArgs) -> Result<Code> {
 async fn run(args: AgentArgs) -> Result<Code> {
     let mut signals = Signals::listen()?;
     let state = super::state_dir(&args.state)?;
-    let nats = super::connection(&args.nats, &format!("agent {}", args.id))?;
+    let id = args.id().map_err(|error| Exit::usage(format!("--name: {error}; or give an --id")))?;
+    let nats = super::connection(&args.nats, &format!("agent {id}"))?;
     let program = std::env::current_exe().context("find the program of this process")?;
-    let mut config = Config::new(args.id.clone(), nats, &state, program);
+    let mut config = Config::new(id, nats, &state, program);
     config.identity = Identity {
         name: args.name.clone(),
         region: args.region.clone(),
