@@ -9,7 +9,7 @@
 //! | loss | RFC 7680 (one way), RFC 6673 (round trip) | [`Counts`] |
 //! | minimum, mean, maximum, standard deviation | RFC 2330 §11, RFC 6049 §4 | [`RttStats`] |
 //! | ipdv, jitter | RFC 3393, RFC 5481 §4.1 | [`Ipdv`], [`ipdv`] |
-//! | pdv | RFC 5481 §4.2 | [`pdv`] |
+//! | pdv | RFC 5481 §4.2 | [`RttStats::pdv`] |
 //! | percentile | RFC 2330 §11.3 (empirical distribution, nearest rank) | [`percentile`], [`percentile_with_loss`] |
 //! | reordering | RFC 4737 §3.3 (type-P-reordered) | [`Reordering`] |
 //!
@@ -28,4 +28,4 @@ pub use count::Counts;
 pub use percentile::{percentile, percentile_with_loss};
 pub use reorder::Reordering;
 pub use rtt::RttStats;
-pub use variation::{Ipdv, ipdv, pdv};
+pub use variation::{Ipdv, ipdv};

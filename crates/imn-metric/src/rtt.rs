@@ -90,6 +90,12 @@ impl RttStats {
         (self.count > 0).then_some(self.max)
     }
 
+    /// Packet delay variation: the mean of `delay − minimum` over received packets (RFC 5481 §4.2), which is the mean
+    /// less the minimum. `None` without samples. Lost packets have no variation and are stated by the loss.
+    pub fn pdv(&self) -> Option<f64> {
+        self.avg().map(|avg| (avg - self.min as f64).max(0.0))
+    }
+
     /// Sample standard deviation (divisor `n − 1`); `None` below two samples.
     pub fn stddev(&self) -> Option<f64> {
         (self.count > 1).then(|| (self.m2.max(0.0) / (self.count - 1) as f64).sqrt())
@@ -131,7 +137,7 @@ mod tests {
     fn known_values() {
         let stats = RttStats::from_samples(&[2, 4, 4, 4, 5, 5, 7, 9]);
         assert_eq!((stats.count(), stats.min(), stats.max()), (8, Some(2), Some(9)));
-        assert_eq!(stats.avg(), Some(5.0));
+        assert_eq!((stats.avg(), stats.pdv()), (Some(5.0), Some(3.0)));
         assert!((stats.stddev().unwrap() - (32.0_f64 / 7.0).sqrt()).abs() < 1e-12);
     }
 
@@ -139,6 +145,7 @@ mod tests {
     fn too_few_samples_have_no_figure() {
         let none = RttStats::from_samples(&[]);
         assert_eq!((none.min(), none.avg(), none.max(), none.stddev()), (None, None, None, None));
+        assert_eq!((none.pdv(), RttStats::from_samples(&[7]).pdv()), (None, Some(0.0)));
         let one = RttStats::from_samples(&[7]);
         assert_eq!((one.avg(), one.stddev()), (Some(7.0), None));
     }

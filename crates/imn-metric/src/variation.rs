@@ -1,7 +1,5 @@
 use serde::{Deserialize, Serialize};
 
-use crate::percentile;
-
 /// Delay variation between consecutive packets of one round (RFC 3393 §2, selection function: consecutive pairs;
 /// RFC 5481 §4.1), as constant-size aggregates.
 ///
@@ -59,16 +57,6 @@ pub fn ipdv<I: IntoIterator<Item = Option<u64>>>(delays: I) -> impl Iterator<Ite
     })
 }
 
-/// Packet delay variation of a set of packets (RFC 5481 §4.2): the nearest-rank percentile `q` of
-/// `delay(i) − min(delay)` over received packets.
-///
-/// `sorted` holds their delays in ascending order. IMN shows `q = 0.95` as `pdv`; `q = 1` is the peak-to-peak range.
-/// `None` without packets. Lost packets have no variation (RFC 5481 §4.2) and are stated by the loss.
-pub fn pdv(sorted: &[u64], q: f64) -> Option<u64> {
-    let minimum = sorted.first()?;
-    percentile(sorted, q).map(|value| value - minimum)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -84,15 +72,6 @@ mod tests {
         assert_eq!(variation.jitter(), Some(4.0 / 3.0));
         assert_eq!(variation.mean(), Some(2.0 / 3.0));
         assert_eq!(Ipdv::from_delays([Some(10), None, Some(3)]).jitter(), None);
-    }
-
-    #[test]
-    fn pdv_is_relative_to_the_minimum() {
-        let sorted: Vec<u64> = (101..=120).collect();
-        assert_eq!(pdv(&sorted, 0.95), Some(18));
-        assert_eq!(pdv(&sorted, 1.0), Some(19));
-        assert_eq!(pdv(&[42], 0.95), Some(0));
-        assert_eq!(pdv(&[], 0.95), None);
     }
 
     proptest! {

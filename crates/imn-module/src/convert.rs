@@ -37,7 +37,7 @@ pub(crate) fn round(outcome: &Outcome, packets: &[Packet]) -> Round {
         late_us: u32::try_from(outcome.lateness.as_micros()).unwrap_or(u32::MAX),
         tmax_us: 0,
         ts_source: source(packets),
-        error_ns: outcome.error.map_or(0, nanos),
+        error_ns: error_ns(outcome, stats.min()),
         rtts_ns: if packets.len() > 1 { packets.iter().map(rtt_ns).collect() } else { Vec::new() },
         outcome: None,
     }
@@ -68,15 +68,14 @@ pub(crate) fn ping(name: &str, spec: &PingSpec, outcome: &Outcome, packets: &[Pa
             p95: quantile(0.95),
         },
         ipdv_ms: jitter,
-        // The mean of (delay − minimum) is the mean delay minus the minimum.
-        pdv_ms: stats.avg().zip(stats.min()).map(|(avg, min)| (avg - min as f64) / 1e6),
+        pdv_ms: stats.pdv().map(|ns| ns / 1e6),
         jitter_ms: jitter,
         duplicates: outcome.duplicates,
         late: outcome.late,
         reordered: outcome.reordered,
         rtts_ms: packets.iter().map(|packet| rtt_ns(packet).map(ms)).collect(),
         timestamp_source: source(packets),
-        error_us: outcome.error.map_or(0.0, |error| nanos(error) as f64 / 1e3),
+        error_us: error_ns(outcome, stats.min()) as f64 / 1e3,
         time: packets.first().map(|packet| clock::rfc3339((packet.sent.as_nanos() / 1000) as i64)),
         error: error(outcome, packets),
         ..unmeasured(name, spec, String::new())
@@ -180,6 +179,16 @@ fn rtt_ns(packet: &Packet) -> Option<u64> {
 
 fn nanos(span: Duration) -> u64 {
     u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Bound of the systematic error. Where this host could not be calibrated, all that is known is that it has added no
+/// more than the least round trip. 0 only where there is no sample that could be wrong.
+fn error_ns(outcome: &Outcome, least: Option<u64>) -> u64 {
+    match (least, outcome.error) {
+        (None, _) => 0,
+        (Some(_), Some(floor)) => nanos(floor),
+        (Some(least), None) => least,
+    }
 }
 
 fn source(packets: &[Packet]) -> TimestampSource {

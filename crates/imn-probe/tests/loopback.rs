@@ -51,6 +51,18 @@ fn twenty_thousand_addresses_answer() {
 }
 
 #[test]
+fn the_first_outcome_has_its_error_term() {
+    if !require_root("the_first_outcome_has_its_error_term") {
+        return;
+    }
+    let engine = Engine::start(&Config::default()).unwrap();
+    engine.submit(vec![Round::new(1, IpAddr::V4(Ipv4Addr::LOCALHOST))]).unwrap();
+    let (outcome, packets) = collect(&engine, 1).remove(0);
+    assert!(packets[0].rtt().is_some(), "{packets:?}");
+    assert!(outcome.error.is_some_and(|error| !error.is_zero()), "{outcome:?}");
+}
+
+#[test]
 fn both_families_and_both_socket_kinds() {
     if !require_root("both_families_and_both_socket_kinds") {
         return;

@@ -37,6 +37,7 @@ fn a_batch_connects_or_is_refused_within_few_files() {
             Fate::Received { source, rtt, .. } if outcome.key % 2 == 0 => {
                 assert_eq!(source, TsSource::Kernel);
                 assert!(rtt < Duration::from_millis(100));
+                assert!(outcome.error.is_some_and(|error| !error.is_zero()));
             }
             Fate::Refused { .. } if outcome.key % 2 == 1 => {}
             fate => panic!("{outcome:?} {fate:?}"),

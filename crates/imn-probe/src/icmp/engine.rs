@@ -147,6 +147,7 @@ impl Machine {
             };
             self.report.stats.calibration_packets += u64::from(CALIBRATION_PACKETS);
             self.inbox.held.fetch_add(1, Ordering::Relaxed);
+            self.report.calibrating(family);
             self.take(&round, now, Watch::Calibration);
         }
     }

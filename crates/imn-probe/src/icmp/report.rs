@@ -81,6 +81,8 @@ pub(crate) struct Report {
     shared: Arc<Mutex<Stats>>,
     floors: [Floor; 2],
     samples: [Vec<u64>; 2],
+    /// Outcomes that wait for the end of the first calibration of their family, 100 ms at most.
+    held: [Option<Vec<(Outcome, Vec<Packet>)>>; 2],
     published_at: u64,
 }
 
@@ -94,6 +96,7 @@ impl Report {
             shared,
             floors: [Floor::default(); 2],
             samples: [Vec::new(), Vec::new()],
+            held: [None, None],
             published_at: 0,
         }
     }
@@ -116,6 +119,14 @@ impl Report {
         self.samples[family as usize].push(nanos);
     }
 
+    /// The first calibration of a family has begun: outcomes wait for it, so that each has its error term.
+    pub(crate) fn calibrating(&mut self, family: Family) {
+        let family = family as usize;
+        if self.floors[family].kernel.is_none() && self.floors[family].user.is_none() {
+            self.held[family].get_or_insert_default();
+        }
+    }
+
     /// Takes the medians of a calibration round.
     fn calibrated(&mut self, family: usize, packets: &[Packet]) {
         let kernel = packets.iter().filter_map(|packet| match packet.fate {
@@ -125,14 +136,27 @@ impl Report {
         let kernel = median(kernel.collect());
         self.floors[family] = Floor { kernel, user: median(std::mem::take(&mut self.samples[family])) };
         self.stats.floor[family] = kernel;
+        for (mut outcome, packets) in self.held[family].take().into_iter().flatten() {
+            outcome.error = self.error(family, &packets);
+            self.outbox.push(outcome, &packets);
+        }
+    }
+
+    fn error(&self, family: usize, packets: &[Packet]) -> Option<Duration> {
+        match Packet::ts_source(packets) {
+            Some(TsSource::User) => self.floors[family].user,
+            Some(TsSource::Kernel) | None => self.floors[family].kernel,
+        }
+    }
+
+    fn push(&mut self, family: usize, outcome: Outcome, packets: &[Packet]) {
+        match &mut self.held[family] {
+            Some(held) => held.push((outcome, packets.to_vec())),
+            None => self.outbox.push(outcome, packets),
+        }
     }
 
     fn outcome(&self, round: &RoundState, family: usize, packets: &[Packet]) -> Outcome {
-        let floor = self.floors[family];
-        let error = match Packet::ts_source(packets) {
-            Some(TsSource::User) => floor.user,
-            Some(TsSource::Kernel) | None => floor.kernel,
-        };
         Outcome {
             key: round.key,
             target: round.target,
@@ -143,7 +167,7 @@ impl Report {
             wrong_source: round.wrong_source,
             corrupted: round.corrupted,
             lateness: Duration::from_nanos(round.lateness),
-            error,
+            error: self.error(family, packets),
             cancelled: round.cancelled,
             packets: 0..0,
         }
@@ -229,7 +253,7 @@ impl Machine {
             self.report.calibrated(family, &packets);
         } else {
             let outcome = self.report.outcome(&self.table.rounds[index as usize], family, &packets);
-            self.report.outbox.push(outcome, &packets);
+            self.report.push(family, outcome, &packets);
         }
         self.report.packets = packets;
     }

@@ -1,8 +1,8 @@
 //! One connection attempt: the socket, and what its state says about the network.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
@@ -10,6 +10,27 @@ use crate::outcome::{Fate, TsSource};
 use crate::sys::{RecvBatch, set_option, tcp_rtt};
 
 use super::config::Round;
+
+/// Connections to itself by which this host finds out what it adds to a sample.
+const FLOOR_SAMPLES: usize = 5;
+/// None of them takes longer.
+const FLOOR_WITHIN: Duration = Duration::from_millis(50);
+
+/// Median round trip to loopback, by the clock that samples are taken by; `None` where there is no loopback.
+pub(crate) fn floor() -> Option<Duration> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).ok()?;
+    let address = SockAddr::from(listener.local_addr().ok()?);
+    let sample = |_| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).ok()?;
+        socket.set_linger(Some(Duration::ZERO)).ok()?;
+        let begin = Instant::now();
+        socket.connect_timeout(&address, FLOOR_WITHIN).ok()?;
+        Some(tcp_rtt(&socket).unwrap_or_else(|| begin.elapsed()))
+    };
+    let mut samples: Vec<Duration> = (0..FLOOR_SAMPLES).filter_map(sample).collect();
+    samples.sort_unstable();
+    imn_metric::percentile(&samples, 0.5)
+}
 
 /// Starts to connect. The error tells what to make of it when it did not even start.
 pub(crate) fn start(round: &Round) -> Result<Socket, Fate> {

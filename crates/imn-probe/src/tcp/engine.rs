@@ -121,6 +121,8 @@ pub(crate) struct Machine {
     max_open: usize,
     generation: u32,
     published_at: u64,
+    /// What this host itself adds to a sample.
+    floor: Option<Duration>,
 }
 
 impl Machine {
@@ -154,12 +156,14 @@ impl Machine {
             max_open: config.max_open.min(files.saturating_sub(SPARE_FILES)).max(16),
             generation: 0,
             published_at: 0,
+            floor: None,
         })
     }
 
     /// Runs until told to stop.
     pub(crate) fn run(mut self) {
         let (mut due, mut ready) = (Vec::new(), Vec::new());
+        self.floor = connect::floor();
         loop {
             let now = self.clock.now();
             for token in ready.drain(..) {
@@ -398,7 +402,7 @@ impl Machine {
             wrong_source: 0,
             corrupted: 0,
             lateness: Duration::from_nanos(running.lateness),
-            error: None,
+            error: self.floor,
             cancelled: running.cancelled,
             packets: 0..0,
         };

@@ -86,12 +86,13 @@ impl Partial {
                 p95: at(0.95),
             },
             ipdv_ms: jitter,
-            // The mean of (delay − minimum) is the mean delay minus the minimum.
-            pdv_ms: stats.avg().zip(stats.min()).map(|(avg, min)| ms(avg - min as f64)),
+            pdv_ms: stats.pdv().map(ms),
             jitter_ms: jitter,
             duplicates: self.duplicates,
             late: self.late,
             rtts_ms: delays().map(|rtt| rtt.map(|ns| ms(ns as f64))).collect(),
+            // What the host adds is told with the outcome only; it is no more than the least round trip.
+            error_us: stats.min().map_or(0.0, |ns| ns as f64 / 1e3),
             error: self.error.clone().or_else(|| end.map(str::to_owned)),
             ..unmeasured(target, spec)
         }
