@@ -22,6 +22,7 @@ use imn_runtime::{
     nats_server::{self, NatsServer},
     task::Signals,
 };
+use tokio::time::Instant;
 
 use crate::{
     cli::UpArgs,
@@ -94,8 +95,12 @@ impl Site {
         let mut server = Child::start(self.server()?)?;
         let ready = async {
             self.connect.wait_ready(READY_WITHIN).await?;
-            let agent = Child::start(self.agent()?)?;
-            let troubles = self.connect.wait_modules(MODULES_WITHIN).await?;
+            vacated(&self.agent_state(), AGENT_DRAIN).await;
+            let mut agent = Child::start(self.agent()?)?;
+            let troubles = tokio::select! {
+                troubles = self.connect.wait_modules(MODULES_WITHIN) => troubles?,
+                () = agent.supervise() => Vec::new(),
+            };
             anyhow::Ok((agent, troubles))
         };
         let agent = tokio::select! {
@@ -156,8 +161,12 @@ impl Site {
         Ok(spec)
     }
 
+    fn agent_state(&self) -> PathBuf {
+        self.state.join("agents").join(self.agent.as_str())
+    }
+
     fn agent(&self) -> Result<Spec> {
-        let state = self.state.join("agents").join(self.agent.as_str());
+        let state = self.agent_state();
         let creds = state.join("creds");
         let mut spec = Spec::role("agent")?;
         spec.flag("--id", self.agent.to_string());
@@ -193,6 +202,17 @@ impl Site {
             spec.flag("--nats-creds", path.display().to_string());
         }
         Ok(())
+    }
+}
+
+/// Waits, up to `deadline`, for the part of an `imn up` that was killed: it still drains, and has its state until then.
+async fn vacated(state: &Path, deadline: Duration) {
+    let end = Instant::now() + deadline;
+    while let Err(file::Error::InUse { holder, .. }) = StateLock::acquire(state)
+        && Instant::now() < end
+    {
+        tracing::debug!(state = %state.display(), holder, "waiting for the part of before to end");
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
