@@ -236,6 +236,11 @@ impl Client {
     }
 }
 
+/// What `connect.json` of a state directory says of the server, if it is there and whole: its URL.
+pub(crate) fn known_url(connect: &std::path::Path) -> Option<String> {
+    known(connect).ok().flatten().map(|known| known.http_url)
+}
+
 fn known(path: &std::path::Path) -> Result<Option<Connect>> {
     let Some(text) = file::read_optional(path)? else { return Ok(None) };
     let connect = serde_json::from_str(&text).with_context(|| format!("read {}", path.display()))?;
@@ -278,10 +283,12 @@ impl Failure {
             Self::Silent { message, .. } => return message.clone(),
             Self::Refused { status, problem, .. } => (status, problem),
         };
-        let mut text = if problem.title.is_empty() { status.to_string() } else { problem.title.clone() };
-        if !problem.detail.is_empty() {
-            let _ = write!(text, ": {}", problem.detail);
-        }
+        // The detail is the sentence for people; the title only words the status.
+        let mut text = match (problem.detail.as_str(), problem.title.as_str()) {
+            ("", "") => status.to_string(),
+            ("", title) => title.to_owned(),
+            (detail, _) => detail.to_owned(),
+        };
         for error in &problem.errors {
             // The detail of a single error says it already.
             if problem.detail.contains(&error.message) {
@@ -349,15 +356,10 @@ mod tests {
             r#"{"title":"Bad Request","detail":"2 fields are wrong","errors":[
                 {"field":"tier","message":"is missing"},{"field":"address","message":"is empty"}]}"#,
         );
-        assert_eq!(
-            failure.message(),
-            "Bad Request: 2 fields are wrong\n  tier: is missing\n  address: is empty"
-        );
+        assert_eq!(failure.message(), "2 fields are wrong\n  tier: is missing\n  address: is empty");
         let failure = refused(404, r#"{"title":"Not Found","detail":"target \"x\" not found"}"#);
-        assert_eq!(
-            (failure.code(), failure.message().as_str()),
-            (Code::NotFound, "Not Found: target \"x\" not found")
-        );
+        assert_eq!((failure.code(), failure.message().as_str()), (Code::NotFound, "target \"x\" not found"));
+        assert_eq!(refused(503, r#"{"title":"Service Unavailable"}"#).message(), "Service Unavailable");
         assert_eq!(refused(502, "{}").message(), "502 Bad Gateway");
     }
 
