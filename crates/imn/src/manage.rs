@@ -87,6 +87,17 @@ fn show_one(common: &Common, columns: &[Column], object: &Value) -> Result<Code>
     Ok(Code::Ok)
 }
 
+/// One thing that was made or changed: for people its line of the list.
+fn show_changed(common: &Common, columns: &[Column], object: &Value) -> Result<Code> {
+    if !matches!(common.output, Format::Table | Format::Wide) {
+        return show_one(common, columns, object);
+    }
+    let mut text = Vec::new();
+    list::write(&mut text, common.output, columns, std::slice::from_ref(object))?;
+    print(&text)?;
+    Ok(Code::Ok)
+}
+
 fn print(text: &[u8]) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text)?;

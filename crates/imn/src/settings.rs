@@ -3,7 +3,11 @@
 //! A setting is a flag that `IMN_*` sets as well. What the file says becomes the default of that flag, wherever it
 //! occurs, so that a value means the same from all three.
 
-use std::{collections::BTreeMap, ffi::OsStr, path::Path};
+use std::{
+    collections::BTreeMap,
+    ffi::OsStr,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Result;
 use clap::Command;
@@ -13,6 +17,7 @@ use serde_json::{Value, json};
 
 use crate::{
     cli::ConfigVerb,
+    client,
     exit::{Code, Exit},
 };
 
@@ -74,20 +79,29 @@ fn show(file: Option<&Path>, format: Format) -> Result<Code> {
         Column::wide("VARIABLE", "variable"),
     ];
     let settings = in_force(file)?;
-    let state = config::state_dir(None)?;
+    let given: Option<PathBuf> = settings.optional("state_dir").map_err(|error| wrong(&error))?;
+    let state = config::state_dir(given.as_deref())?;
+    let connect = state.join("connect.json");
+    let url = settings.optional::<String>("url").map_err(|error| wrong(&error))?;
+    // As the command line does: the URL of this host's server, and its key for that server only.
+    let known = client::known_url(&connect)
+        .filter(|known| url.as_deref().is_none_or(|url| url.trim_end_matches('/') == known));
     let rows: Vec<Value> = settings
         .show()
         .into_iter()
         .map(|shown| {
             let variable = KEYS.iter().find(|key| key.name == shown.name).map(Key::variable);
-            let value = match (shown.name, shown.value) {
-                ("state_dir", None) => Some(state.display().to_string()),
-                (_, value) => value,
+            let origin = shown.origin.to_string();
+            let (value, origin) = match (shown.name, shown.value, &known) {
+                ("state_dir", None, _) => (Some(state.display().to_string()), origin),
+                ("url", None, Some(known)) => (Some(known.clone()), connect.display().to_string()),
+                ("token", None, Some(_)) => (Some("***".to_owned()), connect.display().to_string()),
+                (_, value, _) => (value, origin),
             };
             json!({
                 "name": shown.name,
                 "value": value,
-                "origin": shown.origin.to_string(),
+                "origin": origin,
                 "help": shown.help,
                 "variable": variable,
             })

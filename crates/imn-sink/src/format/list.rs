@@ -180,6 +180,9 @@ fn shown(value: &Value) -> String {
             Some(float) => format!("{float:.3}"),
             None => number.to_string(),
         },
+        Value::Array(items) if !items.iter().any(|item| item.is_object() || item.is_array()) => {
+            items.iter().map(shown).collect::<Vec<_>>().join(",")
+        }
         value => text(value),
     };
     if text.is_empty() {

@@ -146,7 +146,7 @@ pub(crate) enum TargetVerb {
 
 #[derive(Debug, Args)]
 pub(crate) struct TargetFields {
-    /// Name of its tier.
+    /// Name of its tier [default: standard for a new target].
     #[arg(long)]
     pub(crate) tier: Option<String>,
     /// Name for people.

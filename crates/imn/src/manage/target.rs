@@ -12,7 +12,9 @@ use indicatif::ProgressBar;
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
-use super::{block_on, item, nothing_to_change, params, print, query, remove, show, show_list, show_one};
+use super::{
+    block_on, item, nothing_to_change, params, print, query, remove, show, show_changed, show_list, show_one,
+};
 use crate::{
     cli::{Common, TargetFields, TargetVerb},
     client::{Body, Client, Sent},
@@ -86,7 +88,7 @@ async fn run(verb: TargetVerb) -> Result<Code> {
             let mut body = json!({ "address": address });
             apply(&mut body, &fields, &[]);
             let client = Client::find(&common.connect)?;
-            show_one(&common, COLUMNS, &client.post("/api/v1/targets", body).await?.body)
+            show_changed(&common, COLUMNS, &client.post("/api/v1/targets", body).await?.body)
         }
         TargetVerb::Set { target, fields, untag, common } => set(&target, &fields, &untag, &common).await,
         TargetVerb::Remove { targets, connect } => remove(&connect, "target", "targets", &targets).await,
@@ -118,7 +120,7 @@ async fn set(target: &str, fields: &TargetFields, untag: &[String], common: &Com
             "--tier, --display-name, --kind, --tag, --untag, --param and --state, with a new value",
         ));
     }
-    show_one(common, COLUMNS, &client.put(&path, found.etag.as_deref(), body).await?.body)
+    show_changed(common, COLUMNS, &client.put(&path, found.etag.as_deref(), body).await?.body)
 }
 
 /// Lays what is named over a target.
@@ -158,8 +160,8 @@ fn status(out: &mut Vec<u8>, format: Format, status: &Value) -> io::Result<()> {
     match format {
         Format::Table | Format::Wide => {
             let text = |name: &str| status[name].as_str().unwrap_or("-").to_owned();
-            write!(out, "{}  {}, {}", text("address"), text("consensus"), text("monitoring_state"))?;
-            write!(out, " since {}", text("state_since"))?;
+            write!(out, "{}  {} now; ", text("address"), text("consensus"))?;
+            write!(out, "state {} since {}", text("monitoring_state"), text("state_since"))?;
             if let Some(reason) = status["state_reason"].as_str() {
                 write!(out, ": {reason}")?;
             }

@@ -4,7 +4,7 @@ use anyhow::Result;
 use imn_sink::format::list::Column;
 use serde_json::{Value, json};
 
-use super::{block_on, item, nothing_to_change, remove, show_list, show_one};
+use super::{block_on, item, nothing_to_change, remove, show_changed, show_list, show_one};
 use crate::{
     cli::{TierFields, TierVerb},
     client::Client,
@@ -47,7 +47,7 @@ async fn run(verb: TierVerb) -> Result<Code> {
             let mut body = json!({ "name": name });
             apply(&mut body, &fields)?;
             let client = Client::find(&common.connect)?;
-            show_one(&common, COLUMNS, &client.post("/api/v1/tiers", body).await?.body)
+            show_changed(&common, COLUMNS, &client.post("/api/v1/tiers", body).await?.body)
         }
         TierVerb::Set { name, fields, common } => {
             let client = Client::find(&common.connect)?;
@@ -60,7 +60,7 @@ async fn run(verb: TierVerb) -> Result<Code> {
                     "--interval, --timeout, --count, --retries, --probe, --agents, --region and --display-name, with a new value",
                 ));
             }
-            show_one(&common, COLUMNS, &client.put(&path, found.etag.as_deref(), body).await?.body)
+            show_changed(&common, COLUMNS, &client.put(&path, found.etag.as_deref(), body).await?.body)
         }
         TierVerb::Remove { names, connect } => remove(&connect, "tier", "tiers", &names).await,
     }
