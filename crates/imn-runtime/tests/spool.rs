@@ -76,6 +76,28 @@ fn what_was_not_committed_is_known_after_a_crash() {
 }
 
 #[test]
+fn a_gap_that_was_told_is_not_told_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let gap = |first_due_us: i64, rounds: u64| Gap {
+        target: "t1".parse().unwrap(),
+        first_due_us,
+        last_due_us: first_due_us + (rounds as i64 - 1) * 500,
+        rounds,
+        reason: "overload".to_owned(),
+    };
+    {
+        let spool = Spool::open(config(dir.path(), 1)).unwrap();
+        spool.append(&[round(2, 1_600)], &[gap(1_000, 3), gap(3_000, 1)]).unwrap();
+        spool.set_progress(1_400);
+        spool.close().unwrap();
+    }
+    let spool = Spool::open(config(dir.path(), 1)).unwrap();
+    let mut settled: Vec<_> = spool.recovered().done.iter().map(|(_, due)| *due).collect();
+    settled.sort_unstable();
+    assert_eq!(settled, [1_500, 1_600, 2_000, 3_000]);
+}
+
+#[test]
 fn a_second_process_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let _first = Spool::open(config(dir.path(), 1)).unwrap();
