@@ -33,7 +33,12 @@ pub(crate) fn test(filter: Option<&str>, with_tidy: bool) -> Result<()> {
 pub(crate) fn soak(filter: Option<&str>) -> Result<()> {
     install::for_testing()?;
     build_tests()?;
-    run(tests().env(SOAK, "1").args(filter).args(["--", "--test-threads=1", "--nocapture"]))?;
+    run(tests().env(SOAK, "1").args(filter).args([
+        "--",
+        "--test-threads=1",
+        "--nocapture",
+        "--include-ignored",
+    ]))?;
     fuzz()
 }
 

@@ -34,7 +34,10 @@ pub(super) fn order(request: &SimpleRequest) -> Result<DirectOrder, Fault> {
         ModuleType::new(canonical_type(name)).map_err(|error| Fault::invalid("module", error.to_string()))?;
     let is_ping = matches!(kind.as_str(), "icmp" | "tcp");
     target(&request.target, is_ping).map_err(|message| Fault::invalid("target", message))?;
-    if let Some(count) = request.count
+    let asked =
+        request.params.get("count").and_then(Value::as_u64).map(|n| u32::try_from(n).unwrap_or(u32::MAX));
+    let count = request.count.or(asked);
+    if let Some(count) = count
         && !COUNTS.contains(&count)
     {
         return Err(Fault::invalid("count", format!("{count} is not within 1 to 1000")));
@@ -44,14 +47,14 @@ pub(super) fn order(request: &SimpleRequest) -> Result<DirectOrder, Fault> {
     }
     let mut params = request.params.clone();
     if is_ping || request.count.is_some() {
-        params.insert("count".to_owned(), request.count.unwrap_or(COUNT).into());
+        params.insert("count".to_owned(), count.unwrap_or(COUNT).into());
     }
     // ICMP knows no ports; a port given with a ping is for the reader.
     if let Some(port) = request.port.filter(|_| kind.as_str() != "icmp") {
         params.insert("port".to_owned(), port.into());
     }
     let millis = |name: &str, default: u64| params.get(name).and_then(Value::as_u64).unwrap_or(default);
-    let packets = u64::from(request.count.unwrap_or(COUNT));
+    let packets = u64::from(count.unwrap_or(COUNT));
     let sending = packets.saturating_mul(millis("interval_ms", 1_000));
     let ttl = BASE + Duration::from_millis(sending.saturating_add(millis("timeout_ms", 1_000)));
     Ok(DirectOrder { kind, target: request.target.clone(), params, ttl: ttl.min(LONGEST) })
@@ -113,6 +116,8 @@ mod tests {
         assert_eq!((tcp.kind.as_str(), &tcp.params["port"]), ("tcp", &443.into()));
         let echo = request(r#"{"target":"anything/at:all","module":"echo","params":{"a":1}}"#).unwrap();
         assert_eq!(Value::Object(echo.params), serde_json::json!({"a": 1}));
+        let within = request(r#"{"target":"::1","type":"tcp","params":{"count":1}}"#).unwrap();
+        assert_eq!((within.kind.as_str(), &within.params["count"]), ("tcp", &1.into()));
         let long = request(r#"{"target":"::1","count":1000,"params":{"interval_ms":18446744073709551615}}"#);
         assert_eq!(long.unwrap().ttl, LONGEST);
     }
@@ -127,6 +132,7 @@ mod tests {
             (r#"{"target":"http://example.net/"}"#, "target"),
             (r#"{"target":"::1","count":0}"#, "count"),
             (r#"{"target":"::1","count":1001}"#, "count"),
+            (r#"{"target":"::1","params":{"count":5000000000}}"#, "count"),
             (r#"{"target":"::1","port":0}"#, "port"),
             (r#"{"target":"::1","module":"a.b"}"#, "module"),
             (r#"{"target":"::1","request_id":""}"#, "request_id"),

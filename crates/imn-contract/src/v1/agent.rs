@@ -186,8 +186,8 @@ pub struct SimpleRequest {
     /// Port, where the module wants one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
-    /// Module type or alias; absent: `ping`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Module type or alias; absent: `ping`. Also read from `type`.
+    #[serde(default, alias = "type", skip_serializing_if = "Option::is_none")]
     pub module: Option<String>,
     /// The client's mark; a repetition within 10 minutes is answered from the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,11 +1,11 @@
 //! `imn server`.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Result, bail};
-use imn_runtime::{file::StateLock, nats, task::Signals};
-use imn_server::{Config, Role, Server, admit};
-use imn_store::{EmbeddedConfig, EmbeddedResults, SqlCatalog};
+use imn_runtime::{file, file::StateLock, nats, task::Signals};
+use imn_server::{Config, Role, Server, admit, fresh_token};
+use imn_store::{Catalog, EmbeddedConfig, EmbeddedResults, SqlCatalog};
 
 use crate::{
     cli::ServerArgs,
@@ -37,8 +37,9 @@ async fn run(args: ServerArgs) -> Result<Code> {
     };
     let results = EmbeddedResults::open(&state.join("results"), &catalog, EmbeddedConfig::default()).await?;
     let catalog = Arc::new(catalog);
-    if let Some(key) = super::secret("--api-key-file", args.api_key_file.as_deref())? {
-        admit(&*catalog, "imn up", Role::Admin, &key).await?;
+    match super::secret("--api-key-file", args.api_key_file.as_deref())? {
+        Some(key) => admit(&*catalog, "api key file", Role::Admin, &key).await?,
+        None => first_key(&*catalog, &state.join("api.key")).await?,
     }
     let client = nats::Client::connect(&super::connection(&args.nats, "server")?).await?;
     let mut config = Config::new(args.listen);
@@ -52,4 +53,15 @@ async fn run(args: ServerArgs) -> Result<Code> {
         }
     }
     Ok(super::ended(&running.drain(DRAIN).await))
+}
+
+/// A new catalog gets a key, or nobody could ever log in.
+async fn first_key(catalog: &dyn Catalog, path: &Path) -> Result<()> {
+    if catalog.api_keys().await?.is_empty() {
+        let key = fresh_token();
+        file::write_atomic(path, format!("{key}\n").as_bytes())?;
+        admit(catalog, "first start", Role::Admin, &key).await?;
+        tracing::info!(file = %path.display(), "first start: an admin's API key is in the file");
+    }
+    Ok(())
 }
