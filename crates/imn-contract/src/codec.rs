@@ -87,7 +87,7 @@ pub enum DecodeError {
 
 impl DecodeError {
     pub(crate) fn body(schema: String, field: Option<String>, message: impl Into<String>) -> Self {
-        Self::Body { schema, field, message: message.into() }
+        Self::Body { schema, field: field.map(clip), message: clip(message.into()) }
     }
 }
 
@@ -105,6 +105,19 @@ impl From<DecodeError> for Fault {
             }
         }
     }
+}
+
+/// A decoder repeats what it has found, and that may be a megabyte long: nobody reads more than this of it.
+const LONGEST_DETAIL: usize = 400;
+
+fn clip(mut text: String) -> String {
+    if text.len() > LONGEST_DETAIL {
+        // The start says what is wrong, the end what was expected and where.
+        let head = text.floor_char_boundary(LONGEST_DETAIL / 2);
+        let tail = text.ceil_char_boundary(text.len() - LONGEST_DETAIL / 2);
+        text.replace_range(head..tail, " … ");
+    }
+    text
 }
 
 #[derive(Deserialize)]

@@ -15,6 +15,8 @@ fn feed(bytes: &[u8]) {
             if let Err(error) = decode::<M>(bytes, encoding) {
                 let fault = Fault::from(error);
                 assert!(matches!(fault.code, 400 | 422) && !fault.message.is_empty());
+                assert!(fault.message.len() < 1_000, "it repeats what it was sent: {}", fault.message.len());
+                assert!(fault.field.is_none_or(|field| field.len() < 1_000));
             }
         }
     }
@@ -135,4 +137,16 @@ fn deep_nesting_is_an_error() {
     let json = "[".repeat(100_000);
     feed(json.as_bytes());
     feed(&vec![0x81; 100_000]);
+}
+
+#[test]
+fn an_error_does_not_repeat_what_it_was_sent() {
+    let long = "\u{e9}".repeat(100_000);
+    let wrong_kind = format!(r#"{{"v":1,"type":"echo","target":"x","params":"{long}"}}"#);
+    let wrong_major = format!(r#"{{"v":"{long}"}}"#);
+    let in_a_map = format!(r#"{{"v":1,"type":"echo","target":"x","from":{{"tags":{{"{long}":1}}}}}}"#);
+    for text in [wrong_kind, wrong_major, in_a_map] {
+        feed(text.as_bytes());
+        decode::<latest::Submit>(text.as_bytes(), Encoding::Json).unwrap_err();
+    }
 }

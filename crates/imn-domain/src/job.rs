@@ -177,7 +177,7 @@ pub fn select<'a>(
         fitting.retain(|c| c.slots > 0 || (named(c) && wait_for_module));
     } else if !wait_for_module {
         let message = format!(
-            "no agent that matches has a ready module of type {kind:?}; start one, or set wait_for_module"
+            "no agent that matches has a ready module of type {kind}; start one, or set wait_for_module"
         );
         return Err(Fault::no_module(message).at("type"));
     }

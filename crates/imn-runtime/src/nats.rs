@@ -30,6 +30,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 const SUBSCRIPTION_CAPACITY: usize = 16_384;
 /// Commands waiting for the connection before a publisher waits.
 const CLIENT_CAPACITY: usize = 1_024;
+/// The text of an error is cut to this many characters in a header; the body has all of it.
+const LONGEST_HEADER: usize = 1_000;
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LAST_RETRY: Duration = Duration::from_secs(2);
 
@@ -423,9 +425,14 @@ fn write<M: Message>(
     Ok((headers, payload))
 }
 
-/// A header value cannot hold line breaks.
+/// A header value holds no line breaks, and clients in some languages read nothing but ASCII.
 fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    let plain = |c: char| match c {
+        ' '..='~' => c,
+        c if c.is_control() => ' ',
+        _ => '?',
+    };
+    text.chars().take(LONGEST_HEADER).map(plain).collect()
 }
 
 /// Doubles from 50 ms to 2 s, with up to a quarter more at random, so that a fleet does not come back as one.
