@@ -49,6 +49,12 @@ pub enum CatalogError {
         /// What is wrong.
         message: String,
     },
+    /// The device of the database is full; nothing was written.
+    #[error("catalog {operation}: no space left for the database; free some or move the state directory")]
+    NoSpace {
+        /// The operation.
+        operation: &'static str,
+    },
     /// The backend failed.
     #[error("catalog {operation}: {message}")]
     Backend {

@@ -9,7 +9,7 @@ mod migration;
 use std::{path::Path, time::Duration};
 
 use sqlx::{
-    Postgres, Row as _, SqlSafeStr, Sqlite,
+    Connection as _, Postgres, Row as _, SqlSafeStr, Sqlite,
     pool::{Pool, PoolOptions},
     postgres::{PgArguments, PgRow},
     sqlite::{SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous},
@@ -49,6 +49,11 @@ impl SqlError {
 
 impl From<SqlError> for CatalogError {
     fn from(error: SqlError) -> Self {
+        // `SQLITE_FULL` and PostgreSQL's `disk_full`.
+        let code = error.source.as_database_error().and_then(sqlx::error::DatabaseError::code);
+        if code.is_some_and(|code| matches!(&*code, "13" | "53100")) {
+            return Self::NoSpace { operation: error.operation };
+        }
         Self::Backend { operation: error.operation, message: error.source.to_string() }
     }
 }
@@ -149,6 +154,11 @@ impl Database {
             PoolOptions::new()
                 .max_connections(connections)
                 .test_before_acquire(false)
+                // A failed write can end SQLite's transaction where the connection still counts one: such a
+                // connection refuses every other, so a new one takes its place.
+                .before_acquire(|connection: &mut sqlx::SqliteConnection, _| {
+                    Box::pin(std::future::ready(Ok(!connection.is_in_transaction())))
+                })
                 .connect_with(options.clone().read_only(read_only))
         };
         let error = |source: sqlx::Error| CatalogError::Backend {

@@ -184,6 +184,7 @@ impl From<CatalogError> for Problem {
             CatalogError::NotFound { what, key } => Self::not_found(what, &key),
             CatalogError::Exists { .. } | CatalogError::Reference { .. } => Self::conflict(detail),
             CatalogError::Stale { .. } => Self::new(StatusCode::PRECONDITION_FAILED, "stale", detail),
+            CatalogError::NoSpace { .. } => Self::new(StatusCode::INSUFFICIENT_STORAGE, "no-space", detail),
             CatalogError::Backend { .. } => Self::internal(detail),
         }
     }

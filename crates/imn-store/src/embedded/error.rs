@@ -72,8 +72,7 @@ impl Error {
 
 impl From<CatalogError> for Error {
     fn from(error: CatalogError) -> Self {
-        // SQLite gives no number of the operating system, only its words.
-        let no_space = error.to_string().contains("disk is full");
+        let no_space = matches!(error, CatalogError::NoSpace { .. });
         Self { operation: "manifest", path: None, message: error.to_string(), no_space }
     }
 }
