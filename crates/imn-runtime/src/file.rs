@@ -23,6 +23,31 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// The state directory cannot be used.
+    #[error(
+        "the state directory {} cannot be used: {source}; make it a directory that this user may write to, or choose \
+         another with --state-dir",
+        directory.display()
+    )]
+    Unusable {
+        /// The directory.
+        directory: PathBuf,
+        /// What was refused, and where.
+        source: Box<Error>,
+    },
+    /// The device is full, or nearly so.
+    #[error(
+        "no space left for {}: {} MB are free and {} MB are needed; free some, or choose another place with --state-dir",
+        path.display(), free >> 20, needed >> 20
+    )]
+    NoSpace {
+        /// What is to be kept there.
+        path: PathBuf,
+        /// Bytes free.
+        free: u64,
+        /// Bytes needed.
+        needed: u64,
+    },
     /// Another process has the state directory.
     #[error("the state directory {} is already in use by {holder}; stop it, or choose another with --state-dir", directory.display())]
     InUse {
@@ -92,16 +117,39 @@ pub fn sync_dir(path: &Path) -> Result<(), Error> {
     File::open(path).and_then(|directory| directory.sync_all()).map_err(Error::io("fsync directory", path))
 }
 
-/// The text of a file; `None` when there is none.
+/// The text of a file; `None` when there is none. What is no UTF-8 becomes U+FFFD, so that whoever reads the text
+/// finds it to be none of theirs, and decides what that means.
 ///
 /// # Errors
-/// [`Error::Io`], also for text that is no UTF-8.
+/// [`Error::Io`].
 pub fn read_optional(path: &Path) -> Result<Option<String>, Error> {
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::io("read", path)(error)),
     }
+}
+
+/// Bytes free for this user on the device of a path.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn free_bytes(path: &Path) -> Result<u64, Error> {
+    let stat =
+        rustix::fs::statvfs(path).map_err(|errno| Error::io("look at the device of", path)(errno.into()))?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// Makes sure that a device has room.
+///
+/// # Errors
+/// [`Error::NoSpace`], [`Error::Io`].
+pub fn require_free(path: &Path, needed: u64) -> Result<(), Error> {
+    let free = free_bytes(path)?;
+    if free < needed {
+        return Err(Error::NoSpace { path: path.to_owned(), free, needed });
+    }
+    Ok(())
 }
 
 /// Sole use of a state directory, until it is dropped or the process ends, however it ends.
@@ -114,8 +162,15 @@ impl StateLock {
     /// Takes the directory (made if need be) by a lock on its file `lock`.
     ///
     /// # Errors
-    /// [`Error::InUse`] at once when another process has it; [`Error::Io`].
+    /// [`Error::InUse`] at once when another process has it; [`Error::Unusable`].
     pub fn acquire(directory: &Path) -> Result<Self, Error> {
+        Self::lock(directory).map_err(|error| match error {
+            Error::Io { .. } => Error::Unusable { directory: directory.to_owned(), source: Box::new(error) },
+            other => other,
+        })
+    }
+
+    fn lock(directory: &Path) -> Result<Self, Error> {
         create_private_dir(directory)?;
         let path = directory.join("lock");
         let file = OpenOptions::new()

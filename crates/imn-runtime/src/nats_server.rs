@@ -34,6 +34,11 @@ const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(5);
 /// A server that ran for this long is started again without delay.
 const STEADY: Duration = Duration::from_secs(30);
+/// How often JetStream is asked whether it lives, and after how many silences in a row it does not.
+const WATCH: Duration = Duration::from_secs(3);
+const LAST_MISS: u32 = 4;
+/// Without so much space the server is not started: it would take a write and never answer again.
+const LEAST_SPACE: u64 = 16 * 1024 * 1024;
 
 /// Why there is no server.
 #[derive(Debug, thiserror::Error)]
@@ -69,7 +74,18 @@ pub enum Error {
     /// The credentials by which readiness is seen.
     #[error(transparent)]
     Credential(#[from] credential::Error),
-    /// The program could not be started or watched.
+    /// The program could not be started.
+    #[error(
+        "start {}: {source}; name a nats-server in IMN_NATS_BIN, or use a running one with --nats-url",
+        program.display()
+    )]
+    Start {
+        /// The program.
+        program: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The process could not be watched or stopped.
     #[error("{operation} nats-server: {source}")]
     Process {
         /// What was tried.
@@ -250,11 +266,13 @@ impl Runner {
     /// Starts a process; with `readiness`, waits until it is ready, else takes it down again.
     async fn launch(&self, readiness: Option<&Readiness>) -> Result<Running, Error> {
         self.place.ports_are_free()?;
+        file::require_free(&self.place.directory, LEAST_SPACE)?;
         let log = self.place.log();
         let output =
             |append: bool| std::fs::OpenOptions::new().create(true).append(append).mode(0o600).open(&log);
         let stdout = output(true).map_err(file::Error::io("open", &log))?;
         let stderr = stdout.try_clone().map_err(file::Error::io("open", &log))?;
+        self.place.mark_log();
         let mut command = Command::new(&self.place.binary);
         command
             .arg("-c")
@@ -268,7 +286,8 @@ impl Runner {
             // `up` takes it over.
             .process_group(0)
             .kill_on_drop(false);
-        let child = command.spawn().map_err(process_error("start"))?;
+        let child =
+            command.spawn().map_err(|source| Error::Start { program: self.place.binary.clone(), source })?;
         let identity = child.id().and_then(Identity::of);
         let Some(identity) = identity else {
             return Err(self.place.ended(child).await);
@@ -320,11 +339,11 @@ impl Runner {
         tokio::select! {
             biased;
             status = running.ended() => {
-                Err(Error::Ended { status: status?, tail: place::tail(&log), log })
+                Err(Error::Ended { status: status?, tail: self.place.tail(), log })
             }
             done = tokio::time::timeout_at(deadline, answers) => match done {
                 Ok(()) => Ok(()),
-                Err(_) => Err(Error::NotReady { step, tail: place::tail(&log), log }),
+                Err(_) => Err(Error::NotReady { step, tail: self.place.tail(), log }),
             },
         }
     }
@@ -337,6 +356,7 @@ impl Runner {
     ) -> Result<(), Error> {
         let mut delay = FIRST_RETRY;
         loop {
+            let watched = running.identity.clone();
             let exit = tokio::select! {
                 biased;
                 () = stop.requested() => {
@@ -351,6 +371,12 @@ impl Runner {
                     return Ok(());
                 }
                 exit = running.ended() => exit?,
+                () = wedged(self.place.ports.monitor, &watched) => {
+                    tracing::error!(pid = watched.pid, "jetstream answers no more; nats-server is killed");
+                    // It no longer ends in order, and its store is whole as far as it was acknowledged.
+                    watched.signal(Signal::SIGKILL).map_err(process_error("kill"))?;
+                    running.ended().await?
+                }
             };
             tracing::error!(
                 pid = running.identity.pid,
@@ -387,11 +413,35 @@ impl Runner {
     }
 }
 
+/// Resolves when JetStream has not answered for a while. After a write for which there was no space, nats-server 2.9
+/// waits for itself: it calls itself healthy, but answers nothing about its streams and does not end on SIGTERM.
+async fn wedged(monitor: u16, process: &Identity) {
+    let mut misses = 0;
+    while misses < LAST_MISS {
+        tokio::time::sleep(WATCH).await;
+        match ask(monitor, "/jsz?streams=1").await {
+            Ok(()) => misses = 0,
+            // Somebody has stopped it, who will let it go on.
+            Err(_) if process.is_stopped() => misses = 0,
+            Err(error) => {
+                misses += 1;
+                tracing::warn!(pid = process.pid, %error, misses, "jetstream does not answer");
+            }
+        }
+    }
+}
+
 /// Asks `/healthz`, which is 200 when JetStream has recovered its streams.
 async fn healthy(port: u16) -> io::Result<()> {
+    ask(port, "/healthz").await
+}
+
+/// Asks for a page of the monitor; anything but 200 is an error.
+async fn ask(port: u16, page: &str) -> io::Result<()> {
     let ask = async {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
-        stream.write_all(b"GET /healthz HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n").await?;
+        let request = format!("GET {page} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
         let mut answer = Vec::new();
         stream.take(4096).read_to_end(&mut answer).await?;
         let answer = String::from_utf8_lossy(&answer);

@@ -46,6 +46,11 @@ impl Identity {
             && self.boot == boot()
     }
 
+    /// Whether somebody has stopped it, by SIGSTOP or a debugger.
+    pub fn is_stopped(&self) -> bool {
+        Stat::read(self.pid).is_some_and(|stat| matches!(stat.state, 'T' | 't'))
+    }
+
     /// Sends a signal to this very process; tells whether it was there to take it.
     ///
     /// # Errors

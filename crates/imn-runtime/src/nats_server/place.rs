@@ -4,6 +4,7 @@ use std::{
     io,
     net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,9 @@ use crate::{credential::Authority, file, process::Identity};
 const PORTS: std::ops::Range<u16> = 12_000..32_000;
 /// NATS's own default, and the contract's longest message.
 const MAX_PAYLOAD: usize = imn_contract::MAX_MESSAGE_BYTES;
+/// What the streams may set aside together, in bytes. It is a sum on paper: without it nats-server takes three quarters
+/// of what is free when it starts, and on a fuller disk does not give its own streams back.
+const MAX_STORE: u64 = 64 * 1024 * 1024 * 1024;
 /// Before a start, a log longer than this becomes `nats-server.log.1`.
 const MAX_LOG: u64 = 16 * 1024 * 1024;
 
@@ -42,6 +46,8 @@ pub(super) struct Place {
     pub(super) ports: Ports,
     /// Whether the configuration differs from what a running server was started with.
     pub(super) changed: bool,
+    /// Where in the log the last start begins.
+    log_from: AtomicU64,
 }
 
 impl Place {
@@ -69,7 +75,7 @@ impl Place {
         if changed {
             file::write_atomic(&path, text.as_bytes())?;
         }
-        Ok(Self { directory, binary, ports, changed })
+        Ok(Self { directory, binary, ports, changed, log_from: AtomicU64::new(0) })
     }
 
     pub(super) fn config(&self) -> PathBuf {
@@ -78,6 +84,24 @@ impl Place {
 
     pub(super) fn log(&self) -> PathBuf {
         self.directory.join("nats-server.log")
+    }
+
+    /// A start begins: what the log holds by now is of an earlier one.
+    pub(super) fn mark_log(&self) {
+        let len = std::fs::metadata(self.log()).map_or(0, |meta| meta.len());
+        self.log_from.store(len, Ordering::Relaxed);
+    }
+
+    /// The last lines that the server has written since its start, for an error message.
+    pub(super) fn tail(&self) -> String {
+        let bytes = std::fs::read(self.log()).unwrap_or_default();
+        let from = (self.log_from.load(Ordering::Relaxed) as usize).max(bytes.len().saturating_sub(2048));
+        let text = String::from_utf8_lossy(bytes.get(from..).unwrap_or_default());
+        let lines: Vec<&str> = text.lines().collect();
+        match lines[lines.len().saturating_sub(8)..].join("\n") {
+            tail if tail.is_empty() => "(it has written nothing)".to_owned(),
+            tail => tail,
+        }
     }
 
     pub(super) fn ports_are_free(&self) -> Result<(), Error> {
@@ -110,21 +134,10 @@ impl Place {
 
     pub(super) async fn ended(&self, mut child: Child) -> Error {
         match child.wait().await.map_err(process_error("wait for")) {
-            Ok(status) => {
-                let log = self.log();
-                Error::Ended { status: status.to_string(), tail: tail(&log), log }
-            }
+            Ok(status) => Error::Ended { status: status.to_string(), tail: self.tail(), log: self.log() },
             Err(error) => error,
         }
     }
-}
-
-/// The last lines of a log, for an error message.
-pub(super) fn tail(log: &Path) -> String {
-    let bytes = std::fs::read(log).unwrap_or_default();
-    let text = String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(2048)..]);
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(8)..].join("\n")
 }
 
 fn free_port(except: Option<u16>) -> Result<u16, Error> {
@@ -148,7 +161,7 @@ fn render(directory: &Path, ports: Ports, authority: &Authority) -> String {
          listen: \"127.0.0.1:{client}\"\n\
          http: \"127.0.0.1:{monitor}\"\n\
          max_payload: {MAX_PAYLOAD}\n\
-         jetstream {{\n  store_dir: {store}\n}}\n\
+         jetstream {{\n  store_dir: {store}\n  max_file_store: {MAX_STORE}\n}}\n\
          operator: \"{operator}\"\n\
          system_account: \"{system}\"\n\
          resolver {{\n  type: full\n  dir: {jwt}\n  allow_delete: false\n  interval: \"2m\"\n}}\n\
