@@ -13,8 +13,8 @@ use async_nats::{
 };
 use futures::{FutureExt, StreamExt};
 use imn_contract::{
-    AgentId, Fault,
-    latest::{Batch, Round, Watermark, WatermarkRequest},
+    AgentId, ErrorCode, Fault,
+    latest::{Batch, ControlReply, Round, Watermark, WatermarkRequest},
     stream as names, subject,
 };
 use imn_runtime::{nats, task::Stop};
@@ -243,18 +243,32 @@ async fn answer(context: Context, request: Raw) {
     }
     let asked = nats::decode::<WatermarkRequest>(&request);
     let agent = AgentId::new(subject::last_token(&request.subject));
-    let (Ok(asked), Ok(agent)) = (asked, agent) else {
-        context.metrics.garbage.get_or_create(&label("kind", "watermark-request")).inc();
-        return;
-    };
-    match context.results.watermark(&agent, asked.epoch).await {
-        Ok(committed) => {
-            let watermark = Watermark { v: 1, epoch: asked.epoch, committed };
-            if let Err(error) = context.client.respond(&request, &watermark).await {
-                tracing::debug!(%agent, %error, "watermark not answered");
+    let known = match (asked, agent) {
+        (Ok(asked), Ok(agent)) => match context.results.watermark(&agent, asked.epoch).await {
+            Ok(committed) => Ok(Watermark { v: 1, epoch: asked.epoch, committed }),
+            Err(error) => {
+                tracing::warn!(%agent, %error, "watermark not known");
+                Err(Fault::new(ErrorCode::Unavailable, error.to_string()))
             }
+        },
+        (asked, agent) => {
+            context.metrics.garbage.get_or_create(&label("kind", "watermark-request")).inc();
+            let unfit = agent.err().map(|error| Fault::invalid("agent", error.to_string()));
+            Err(asked
+                .err()
+                .or(unfit)
+                .unwrap_or_else(|| Fault::new(ErrorCode::Invalid, "no watermark request")))
         }
-        Err(error) => tracing::warn!(%agent, %error, "watermark not known"),
+    };
+    let sent = match known {
+        Ok(watermark) => context.client.respond(&request, &watermark).await,
+        Err(fault) => {
+            let refusal = ControlReply { v: 1, ok: false, error: Some(fault.clone()) };
+            context.client.respond_fault(&request, &refusal, &fault).await
+        }
+    };
+    if let Err(error) = sent {
+        tracing::debug!(subject = %request.subject, %error, "watermark not answered");
     }
 }
 
