@@ -117,6 +117,11 @@ impl Authority {
         Ok(Credentials { user, jwt, seed, inbox_prefix: role.inbox_prefix() })
     }
 
+    /// Whether the account of this authority has vouched for these credentials.
+    pub fn has_issued(&self, credentials: &Credentials) -> bool {
+        claims(&credentials.jwt).is_some_and(|claims| claims["iss"] == self.account.public_key())
+    }
+
     /// Signs a user's JWT for a public key whose seed its owner keeps: enrollment and renewal.
     ///
     /// # Errors
@@ -237,9 +242,13 @@ fn key(directory: &Path, name: &str, kind: KeyPairType) -> Result<KeyPair, Error
     let path = directory.join(format!("{name}.nk"));
     let shown = path.display().to_string();
     if let Some(seed) = file::read_optional(&path)? {
-        let key = KeyPair::from_seed(seed.trim()).map_err(Error::key("read the key", shown.clone()))?;
+        let unfit = |message: String| {
+            let fix = "restore the file from a backup, or remove it for a new identity";
+            Error::unfit("read the key", shown.clone(), format!("{message}; {fix}"))
+        };
+        let key = KeyPair::from_seed(seed.trim()).map_err(|error| unfit(error.to_string()))?;
         if key.key_pair_type() != kind {
-            return Err(Error::unfit("read the key", shown, "it is one of another kind"));
+            return Err(unfit("it is one of another kind".to_owned()));
         }
         return Ok(key);
     }

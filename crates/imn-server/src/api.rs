@@ -34,7 +34,7 @@ use tokio::net::TcpListener;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::router::OpenApiRouter;
 
-pub use auth::{AdmitError, Minted, Role, admit, fresh_token, mint};
+pub use auth::{AdmitError, Minted, Role, admit, fresh_token, is_token, mint};
 pub use document::openapi;
 
 use crate::{context::Context, error::Error};

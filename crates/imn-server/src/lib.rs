@@ -22,7 +22,7 @@ mod server;
 mod status;
 mod streams;
 
-pub use api::{AdmitError, Minted, Role, admit, fresh_token, mint, openapi};
+pub use api::{AdmitError, Minted, Role, admit, fresh_token, is_token, mint, openapi};
 pub use config::{Config, StreamBytes};
 pub use error::Error;
 pub use server::{Running, Server};

@@ -16,7 +16,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use imn_contract::{AgentId, InstanceId};
 use imn_runtime::{
-    credential::{Authority, Role},
+    credential::{Authority, Credentials, Role},
     file,
     file::StateLock,
     nats_server::{self, NatsServer},
@@ -73,17 +73,20 @@ async fn run(args: UpArgs) -> Result<Code> {
         let url = server.url();
         (Some(server), Some(authority), url)
     };
-    let connect = Connect::prepare(&state, listen, &nats_url, authority.as_ref())?;
-    let site = Site {
-        state,
-        agent: args.agent_id,
-        listen,
-        nats_url,
-        authority,
-        database_url: args.database_url,
-        connect,
-    };
-    let started = site.run_parts(&mut signals).await;
+    let started = async {
+        let connect = Connect::prepare(&state, listen, &nats_url, authority.as_ref())?;
+        let site = Site {
+            state,
+            agent: args.agent_id,
+            listen,
+            nats_url,
+            authority,
+            database_url: args.database_url,
+            connect,
+        };
+        site.run_parts(&mut signals).await
+    }
+    .await;
     if let Some(nats) = nats {
         nats.stop(NATS_STOP).await;
     }
@@ -218,9 +221,18 @@ async fn vacated(state: &Path, deadline: Duration) {
 
 /// Writes a credentials file, unless there is one: identities stay the same over restarts.
 fn issue(authority: &Authority, role: &Role, path: &Path) -> Result<()> {
-    if file::read_optional(path)?.is_none() {
-        file::write_atomic(path, authority.issue(role, None)?.text().as_bytes())?;
+    if let Some(text) = file::read_optional(path)? {
+        match Credentials::parse(&text) {
+            Ok(credentials) if authority.has_issued(&credentials) => return Ok(()),
+            Ok(_) => {
+                tracing::warn!(path = %path.display(), "credentials of another network; new ones are issued")
+            }
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "credentials unreadable; new ones are issued");
+            }
+        }
     }
+    file::write_atomic(path, authority.issue(role, None)?.text().as_bytes())?;
     Ok(())
 }
 

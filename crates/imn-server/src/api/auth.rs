@@ -80,6 +80,15 @@ pub fn fresh_token() -> String {
     format!("imn_{}_{}", random_hex::<ID_BYTES>(), random_hex::<SECRET_BYTES>())
 }
 
+/// Whether a text has the form of [`fresh_token`].
+pub fn is_token(text: &str) -> bool {
+    let hex =
+        |part: &str, bytes: usize| part.len() == 2 * bytes && part.bytes().all(|b| b.is_ascii_hexdigit());
+    text.strip_prefix("imn_")
+        .and_then(|rest| rest.split_once('_'))
+        .is_some_and(|(id, secret)| hex(id, ID_BYTES) && hex(secret, SECRET_BYTES))
+}
+
 /// Makes a token from [`fresh_token`] valid, unless the catalog knows its key already.
 ///
 /// # Errors

@@ -58,12 +58,17 @@ impl Connect {
     ) -> Result<Self> {
         let key_path = state.join("keys/api.key");
         file::create_private_dir(&state.join("keys"))?;
-        let api_key = if let Some(key) = file::read_optional(&key_path)? {
-            key.trim().to_owned()
-        } else {
-            let key = imn_server::fresh_token();
-            file::write_atomic(&key_path, format!("{key}\n").as_bytes())?;
-            key
+        let known = file::read_optional(&key_path)?.map(|key| key.trim().to_owned());
+        let api_key = match known {
+            Some(key) if imn_server::is_token(&key) => key,
+            known => {
+                if known.is_some() {
+                    tracing::warn!(path = %key_path.display(), "the API key is unreadable; a new one is made");
+                }
+                let key = imn_server::fresh_token();
+                file::write_atomic(&key_path, format!("{key}\n").as_bytes())?;
+                key
+            }
         };
         let creds = state.join("keys/client.creds");
         let nats_creds = match authority {
