@@ -2,7 +2,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io,
+    io::{self, Read, Seek, SeekFrom},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -33,6 +33,8 @@ pub(super) struct Launched {
     pub(super) since: Instant,
     /// Absent when it was taken over.
     child: Option<Child>,
+    /// Where it writes, and from which byte on.
+    log: Option<(PathBuf, u64)>,
 }
 
 impl Launched {
@@ -43,6 +45,7 @@ impl Launched {
             fingerprint: record.fingerprint.clone(),
             since: Instant::now(),
             child: None,
+            log: None,
         }
     }
 
@@ -52,6 +55,7 @@ impl Launched {
         let failed = |source: io::Error| Error::Start { program: spec.program.clone(), source };
         let out = open_log(log).map_err(failed)?;
         let errors = out.try_clone().map_err(failed)?;
+        let from = out.metadata().map_err(failed)?.len();
         let mut command = Command::new(&spec.program);
         command.args(&spec.args).env_clear().env(INSTANCE_VARIABLE, instance.as_str());
         for name in ["PATH", "RUST_BACKTRACE", "IMN_LOG"] {
@@ -70,6 +74,7 @@ impl Launched {
             fingerprint: spec.fingerprint.clone(),
             since: Instant::now(),
             child: Some(child),
+            log: Some((log.to_owned(), from)),
         })
     }
 
@@ -98,6 +103,11 @@ impl Launched {
     pub(super) async fn exited(&mut self) -> String {
         match &mut self.child {
             Some(child) => match child.wait().await {
+                // What it has said last is why; one that was killed has not said it.
+                Ok(status) if status.code().is_some_and(|code| code != 0) => {
+                    let words = self.log.as_ref().and_then(|(path, from)| last_words(path, *from));
+                    words.map_or_else(|| status.to_string(), |words| format!("{status}: {words}"))
+                }
                 Ok(status) => status.to_string(),
                 Err(error) => error.to_string(),
             },
@@ -131,6 +141,20 @@ impl Launched {
     pub(super) fn sweep_group(&self) {
         let _ = killpg(Pid::from_raw(self.identity.pid as i32), Signal::SIGKILL);
     }
+}
+
+/// The last line that a process has written, as far as anyone reads.
+fn last_words(log: &Path, from: u64) -> Option<String> {
+    const LONGEST: u64 = 2_048;
+    let mut file = File::open(log).ok()?;
+    let end = file.seek(SeekFrom::End(0)).ok()?;
+    file.seek(SeekFrom::Start(from.max(end.saturating_sub(LONGEST)).min(end))).ok()?;
+    let mut tail = Vec::new();
+    file.take(LONGEST).read_to_end(&mut tail).ok()?;
+    let tail = String::from_utf8_lossy(&tail);
+    let said = |line: &&str| !line.is_empty() && !line.starts_with("note: run with `RUST_BACKTRACE");
+    let line = tail.lines().map(str::trim).rfind(said)?;
+    Some(line.strip_prefix("error: ").unwrap_or(line).chars().take(400).collect())
 }
 
 /// Starts a log file anew when it is too large. The module goes on writing to the same file, which is truncated.
