@@ -1,13 +1,15 @@
-//! Measurement engines: ICMP echo and TCP connect in batches.
+//! Measurement engines: ICMP echo and TCP connect in batches, TLS one by one.
 //!
-//! An engine is one thread and a few system objects. Callers hand it [rounds](icmp::Round), each with the time it is
+//! A batching engine is one thread and a few system objects. Callers hand it [rounds](icmp::Round), each with the time it is
 //! due, and read [batches of outcomes](Batch) from a bounded channel. All classification happens here: answered,
 //! lost, unknown (this host may have lost it), unreachable (and who said so), late, duplicate, reordered, from the
 //! wrong source, corrupted.
 //!
-//! What is deliberately absent: name resolution (addresses only), schedules (the caller knows what is due), retries
-//! (a probe that is repeated is a second probe), NATS, wire forms, and tokio. Statistics over round-trip times are
-//! `imn-metric`'s.
+//! [`dial`] and [`tls`] are for what speaks over a connection: one measurement is one future, which its caller owns
+//! and polls; nothing is spawned.
+//!
+//! What is deliberately absent: schedules (the caller knows what is due), retries (a probe that is repeated is a
+//! second probe), NATS and wire forms. Statistics over round-trip times are `imn-metric`'s.
 
 mod clock;
 mod lateness;
@@ -18,8 +20,10 @@ mod pace;
 mod sys;
 mod wheel;
 
+pub mod dial;
 pub mod icmp;
 pub mod tcp;
+pub mod tls;
 
 pub use lateness::Lateness;
 pub use mailbox::SubmitError;

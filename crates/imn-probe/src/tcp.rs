@@ -13,6 +13,7 @@ use std::thread::JoinHandle;
 use crossbeam_channel::Receiver;
 
 pub use config::{Config, Round, StartError};
+pub(crate) use connect::{conclude, open, own_fault};
 pub use engine::Stats;
 
 use crate::mailbox::{Command, Mailbox, SubmitError, mailbox};

@@ -34,9 +34,11 @@ pub(crate) fn floor() -> Option<Duration> {
 
 /// Starts to connect. The error tells what to make of it when it did not even start.
 pub(crate) fn start(round: &Round) -> Result<Socket, Fate> {
-    let socket = open(round).map_err(|error| own_fault(&error))?;
-    let target = SockAddr::from(SocketAddr::new(round.target, round.port));
-    match socket.connect(&target) {
+    let peer = SocketAddr::new(round.target, round.port);
+    let socket = open(peer, round.dscp, round.source).map_err(|error| own_fault(&error))?;
+    // Closing resets: no TIME_WAIT here, no lingering connection there.
+    socket.set_linger(Some(Duration::ZERO)).map_err(|error| own_fault(&error))?;
+    match socket.connect(&SockAddr::from(peer)) {
         Ok(()) => Ok(socket),
         Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(socket),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
@@ -46,15 +48,14 @@ pub(crate) fn start(round: &Round) -> Result<Socket, Fate> {
     }
 }
 
-fn open(round: &Round) -> io::Result<Socket> {
-    let domain = if round.target.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
+/// A socket that does not block and is told by ICMP errors, to connect to `peer` with.
+pub(crate) fn open(peer: SocketAddr, dscp: u8, source: Option<IpAddr>) -> io::Result<Socket> {
+    let domain = if peer.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
-    // Closing resets: no TIME_WAIT here, no lingering connection there.
-    socket.set_linger(Some(Duration::ZERO))?;
-    let tos = i32::from(round.dscp) << 2;
+    let tos = i32::from(dscp) << 2;
     // The error queue tells which node said that the target is unreachable.
-    if round.target.is_ipv4() {
+    if peer.is_ipv4() {
         set_option(&socket, libc::IPPROTO_IP, libc::IP_RECVERR, 1)?;
         if tos != 0 {
             set_option(&socket, libc::IPPROTO_IP, libc::IP_TOS, tos)?;
@@ -65,14 +66,14 @@ fn open(round: &Round) -> io::Result<Socket> {
             set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_TCLASS, tos)?;
         }
     }
-    if let Some(source) = round.source {
+    if let Some(source) = source {
         socket.bind(&SockAddr::from(SocketAddr::new(source, 0)))?;
     }
     Ok(socket)
 }
 
 /// Want of files, ports or memory is this host's own trouble and says nothing; want of a route is told by number.
-fn own_fault(error: &io::Error) -> Fate {
+pub(crate) fn own_fault(error: &io::Error) -> Fate {
     match error.raw_os_error().unwrap_or(libc::EIO) {
         libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EAGAIN | libc::EADDRNOTAVAIL => {
             Fate::Unknown
