@@ -1,7 +1,7 @@
 //! The desk where tasks are taken in: slots, duplicates, cancellation, counts. It knows nothing of NATS.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -69,7 +69,7 @@ struct State {
     running: HashMap<Key, Running>,
     recent: HashMap<Key, Arc<Report>>,
     order: VecDeque<Key>,
-    unreported: usize,
+    unreported: HashSet<Key>,
     ewma_ms: f64,
     requests: u64,
     done: u64,
@@ -91,7 +91,7 @@ impl Desk {
                 running: HashMap::new(),
                 recent: HashMap::new(),
                 order: VecDeque::new(),
-                unreported: 0,
+                unreported: HashSet::new(),
                 ewma_ms: 0.0,
                 requests: 0,
                 done: 0,
@@ -122,7 +122,7 @@ impl Desk {
             let text = "this instance is draining; hand the task to another";
             return Offer::Refused(Fault::new(ErrorCode::Unavailable, text).retry_after_ms(250));
         }
-        if state.unreported >= UNREPORTED {
+        if state.unreported.len() >= UNREPORTED {
             let text = format!("{UNREPORTED} finished attempts wait for jetstream to take them");
             return Offer::Refused(Fault::new(ErrorCode::Unavailable, text).retry_after_ms(1000));
         }
@@ -153,7 +153,7 @@ impl Desk {
         }
         state.done += 1;
         state.errors += u64::from(report.attempt.error.is_some());
-        state.unreported += 1;
+        state.unreported.insert(key.clone());
         if state.recent.insert(key.clone(), Arc::clone(report)).is_none() {
             state.order.push_back(key);
         }
@@ -165,9 +165,8 @@ impl Desk {
     }
 
     /// The report of a finished attempt has arrived, or has nowhere to go.
-    pub(crate) fn reported(&self) {
-        let mut state = self.lock();
-        state.unreported = state.unreported.saturating_sub(1);
+    pub(crate) fn reported(&self, report: &Report) {
+        self.lock().unreported.remove(&(report.attempt.job_id.clone(), report.attempt.attempt));
     }
 
     /// Asks every attempt at a job to end; tells whether there was one.
@@ -183,9 +182,10 @@ impl Desk {
         found
     }
 
-    /// Whether a job is in work.
+    /// Whether a job is in work, or its report on the way: until that has arrived, nobody else is to do it.
     pub(crate) fn has(&self, job: &JobId) -> bool {
-        self.lock().running.keys().any(|(id, _)| id == job)
+        let state = self.lock();
+        state.running.keys().chain(&state.unreported).any(|(id, _)| id == job)
     }
 
     /// Changes the number of jobs done at once; those in work go on.
@@ -218,7 +218,7 @@ impl Desk {
             done: state.done,
             errors: state.errors,
             busy: state.busy,
-            unreported: state.unreported,
+            unreported: state.unreported.len(),
         }
     }
 }
@@ -321,7 +321,9 @@ mod tests {
             let task = task(&format!("j{number}"), 1);
             assert!(matches!(desk.offer(&task, || Ok(())), Offer::Begin(_)));
             desk.finish(&report(&task));
-            desk.reported();
+            assert!(desk.has(&task.job_id), "its report is on the way");
+            desk.reported(&report(&task));
+            assert!(!desk.has(&task.job_id));
         }
         let state = desk.lock();
         assert_eq!((state.recent.len(), state.order.len()), (REMEMBERED, REMEMBERED));

@@ -108,7 +108,7 @@ impl Shared {
         self.desk.finish(&report);
         self.changed.notify_one();
         self.deliver(&report).await;
-        self.desk.reported();
+        self.desk.reported(&report);
     }
 
     fn report(&self, task: Task, started: String, verdict: Result<Value, Fault>) -> Report {

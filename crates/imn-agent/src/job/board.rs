@@ -158,14 +158,14 @@ impl Following<'_> {
         )
     }
 
-    /// Names the instance that has it now.
-    pub(super) fn is_with(&self, instance: Option<&InstanceId>) {
+    /// Names the instance that has it now, and its attempt.
+    pub(super) fn is_with(&self, with: Option<(&InstanceId, u32)>) {
         if let Some(followed) = self.board.lock().followed.get_mut(&self.job) {
-            followed.instance = instance.cloned();
-            if instance.is_some() {
-                // A report of an earlier attempt says nothing of this one.
+            followed.instance = with.map(|(instance, _)| instance.clone());
+            if let Some((_, attempt)) = with {
+                // A report of an earlier attempt says nothing of this one, whose own may be here already.
                 followed.note.send_if_modified(|note| {
-                    let stale = matches!(note, Note::Reported(_));
+                    let stale = matches!(note, Note::Reported(of) if *of != attempt);
                     if stale {
                         *note = Note::Working;
                     }
@@ -198,8 +198,36 @@ impl Drop for Following<'_> {
             state.returned.retain(|_, memo| memo.deadline + RETURNED_FOR > now);
         }
         if state.returned.len() < RETURNED_REMEMBERED {
-            let memo = self.memo;
+            let mut memo = self.memo;
+            memo.reported |= matches!(*self.note.borrow(), Note::Reported(_));
             state.returned.insert(self.job.clone(), memo);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_is_never_forgotten_for_its_timing() {
+        let (board, job) = (Board::default(), JobId::generate());
+        let instance = InstanceId::new("i").unwrap();
+        let ttl = Duration::from_secs(10);
+        let follow = || board.follow(&job, ttl, false).unwrap();
+        // Before anybody has noted who has the job.
+        let following = follow();
+        board.tell(&job, Note::Reported(1));
+        following.is_with(Some((&instance, 1)));
+        assert_eq!(following.note(), Note::Reported(1));
+        following.is_with(Some((&instance, 2)));
+        assert_eq!(following.note(), Note::Working, "one of an earlier attempt");
+        // While it is on its way back into the queue.
+        board.tell(&job, Note::Reported(1));
+        drop(following);
+        assert!(follow().memo.reported);
+        // In the queue.
+        board.tell(&job, Note::Reported(1));
+        assert!(follow().memo.reported);
     }
 }

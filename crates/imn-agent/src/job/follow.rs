@@ -32,6 +32,8 @@ const ASK_AFTER: Duration = Duration::from_secs(5);
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Times in a row that an instance may deny having a job before it counts as lost.
 const DENIALS: u32 = 3;
+/// How long a report that this process has received may take to be noted.
+const REPORT_IN_HAND: Duration = Duration::from_millis(100);
 /// How long past the deadline an instance may end the job by itself before it is told to.
 const OVERTIME: Duration = Duration::from_millis(500);
 /// How long a report is tried for.
@@ -156,6 +158,15 @@ impl<'a> Work<'a> {
                 Ok(lease) => taken_up = lease,
                 Err(fate) => return fate,
             }
+            if taken_up.is_none() {
+                // Whoever had it may have ended it just before it was asked: its report came with the answer.
+                let _ = tokio::time::timeout(REPORT_IN_HAND, following.noted()).await;
+                match following.note() {
+                    Note::Done => return Fate::Finished,
+                    Note::Reported(_) => return Fate::Undecided,
+                    Note::Working => {}
+                }
+            }
         }
         loop {
             let (attempt, lease) = if let Some(lease) = taken_up.take() {
@@ -170,16 +181,19 @@ impl<'a> Work<'a> {
                     Err(fate) => return fate,
                 }
             };
-            following.is_with(Some(&lease.instance));
+            following.is_with(Some((&lease.instance, attempt)));
             let instance = lease.instance.clone();
             let watched = self.watch(following, lease, attempt).await;
             following.is_with(None);
             match watched {
-                Watched::Done => return Fate::Finished,
+                Watched::Done => {
+                    // The word may have come while the job was handed out, when nobody knew yet whom to tell.
+                    self.cancel(&instance).await;
+                    return Fate::Finished;
+                }
                 Watched::Reported => return Fate::Undecided,
                 Watched::Expired => {
-                    let cancel = ModuleOp::Cancel { job_id: self.task.job_id.clone() };
-                    self.jobs.dispatcher.tell(&instance, &ModuleControl { v: 1, op: cancel }).await;
+                    self.cancel(&instance).await;
                     return Fate::Undecided;
                 }
                 Watched::Crashed => {
@@ -200,7 +214,12 @@ impl<'a> Work<'a> {
         };
         if !following.memo.counted {
             match jobs.ask(job).await {
-                Ok(Known::Terminal) => return Err(Fate::Finished),
+                Ok(Known::Terminal) => {
+                    if let Some(instance) = &found {
+                        self.cancel(instance).await;
+                    }
+                    return Err(Fate::Finished);
+                }
                 Ok(Known::Open(attempts)) => {
                     following.memo.attempts = attempts;
                     following.memo.counted = true;
@@ -304,6 +323,12 @@ impl<'a> Work<'a> {
                 }
             }
         }
+    }
+
+    /// Tells an instance that nobody wants the job any more.
+    async fn cancel(&self, instance: &InstanceId) {
+        let op = ModuleOp::Cancel { job_id: self.task.job_id.clone() };
+        self.jobs.dispatcher.tell(instance, &ModuleControl { v: 1, op }).await;
     }
 
     /// Waits for the server's verdict; only the server ends this, or the agent's own end.
