@@ -22,8 +22,8 @@ use crate::{
     supervise::{Ending, Supervisor},
 };
 
-/// Modules have ten seconds to drain; a little more to be killed.
-const MODULES_WITHIN: Duration = Duration::from_millis(11_200);
+/// Modules have seven seconds to drain; a little more to be killed.
+const MODULES_WITHIN: Duration = Duration::from_millis(7_400);
 /// Jobs whose modules have drained get their last word.
 const JOBS_WITHIN: Duration = Duration::from_millis(300);
 const FLUSH_WITHIN: Duration = Duration::from_millis(300);
@@ -167,7 +167,7 @@ impl Agent {
         }
     }
 
-    /// Ends in order, within twelve seconds: tells so, takes no more work, returns what was not begun, drains the
+    /// Ends in order, within eight seconds: tells so, takes no more work, returns what was not begun, drains the
     /// modules (or leaves them, with `keep_modules`), kills what does not drain, and says goodbye.
     pub async fn stop(self) {
         tracing::info!(agent = %self.config.id, keep_modules = self.config.keep_modules, "agent drains");

@@ -35,8 +35,8 @@ use crate::{
 const HEALTH_EVERY: Duration = Duration::from_secs(5);
 /// A state that flickers is told at most this often.
 const NEWS_EVERY: Duration = Duration::from_millis(100);
-/// An orderly end takes at most this long.
-const DRAIN: Duration = Duration::from_secs(10);
+/// An orderly end takes at most this long; a little less than its agent waits before it kills.
+const DRAIN: Duration = Duration::from_millis(6_500);
 /// Of it, what is kept for the last words.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 const ROUND_TRIP: Duration = Duration::from_secs(2);

@@ -21,8 +21,8 @@ use super::{
 };
 use crate::{Error, Result, roster::Phase};
 
-/// How long a module may take to drain before it is killed.
-pub(super) const DRAIN_WITHIN: Duration = Duration::from_secs(10);
+/// How long a module may take to drain before it is killed. `imn up` gives the agent 8 s in all.
+pub(super) const DRAIN_WITHIN: Duration = Duration::from_secs(7);
 /// How long the next instance waits for a replaced one to be ready.
 const READY_WITHIN: Duration = Duration::from_secs(10);
 
