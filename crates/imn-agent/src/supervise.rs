@@ -28,7 +28,7 @@ use tokio::sync::{Notify, watch};
 use crate::{Config, Error, Result, roster::Roster};
 use catalog::{Catalog, Spec};
 use keeper::{Keeper, Order};
-use orphan::Orphans;
+use orphan::{Claim, Orphans};
 use record::{Record, Records};
 
 /// How often the modules directory is looked at.
@@ -219,7 +219,13 @@ impl Supervisor {
         let spools = self.config.state_dir.join("spool");
         let partitions = self.partitions.load(Relaxed);
         self.orphans.reconcile(&spools, partitions, tasks, stop, |instance| {
-            keepers.contains_key(instance) && !self.roster.is_out_of_service(instance)
+            if keepers.contains_key(instance) && !self.roster.is_out_of_service(instance) {
+                Claim::InUse
+            } else if wanted.contains_key(instance) {
+                Claim::Wanted
+            } else {
+                Claim::Nobody
+            }
         });
     }
 

@@ -338,6 +338,45 @@ async fn the_spool_of_an_instance_that_is_gone_is_shipped_and_removed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_spool_of_an_instance_that_is_down_for_long_is_shipped_and_kept() {
+    let state = tempfile::tempdir().unwrap();
+    let config = spool::Config {
+        dir: state.path().join("spool").join("lab1-work-0"),
+        agent: AgentId::new("lab1").unwrap(),
+        instance: InstanceId::new("lab1-work-0").unwrap(),
+        kind: ModuleType::new("work").unwrap(),
+        partitions: 1,
+        max_bytes: spool::Config::MAX_BYTES,
+    };
+    let left = spool::Spool::open(config.clone()).unwrap();
+    let round = Round { target: Some(TargetId::new("t1").unwrap()), due_us: 42, ..Round::default() };
+    left.append(&[round], &[]).unwrap();
+    left.set_progress(40);
+    left.close().unwrap();
+    drop(left);
+
+    let bench = Bench::start_on(state, &[("work", "standing = true\n")]).await;
+    let js = async_nats::jetstream::new(bench.client().clone());
+    js.create_stream(bench::stream_config("MMN_INGEST", subject::INGEST_ALL)).await.unwrap();
+    let mut rows = bench.client().subscribe(subject::INGEST_ALL).await.unwrap();
+    bench.ready("work", 1).await;
+    bench.tell(AgentOp::Disable { kind: config.kind.clone() }).await.unwrap();
+    let message = tokio::time::timeout(SOON, rows.next()).await.unwrap().unwrap();
+    let batch = Batch::open(&message.payload).unwrap();
+    let committed = Watermark { v: 1, epoch: batch.epoch, committed: batch.last_seq };
+    let payload = encode(&committed, Encoding::Json).unwrap();
+    bench.client().publish(subject::commit(&batch.agent), payload).await.unwrap();
+    // The next process of the instance finds what tells the rounds that are missing.
+    let found = wait_until("the agent to let go of it", SOON, || {
+        let spool = spool::Spool::open(config.clone()).ok()?;
+        spool.is_empty().then(|| spool.recovered().clone())
+    })
+    .unwrap();
+    assert_eq!(found.progress_us, Some(40));
+    assert!(found.stopped_us.is_some(), "it had ended in order");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn scoped_credentials_are_enough_for_everything() {
     let mut bench = Bench::start_secured(&[("work", "instances = 2\nstanding = true\n")]).await;
     bench.ready("work", 2).await;

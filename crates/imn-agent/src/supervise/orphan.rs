@@ -1,7 +1,10 @@
-//! Spools whose instance is gone: opened and shipped by the agent until they are empty.
+//! Spools whose instance is gone, or down for long: opened and shipped by the agent until they are empty.
+//!
+//! That of an instance which will come back stays when it is empty: it tells the next process of the instance which
+//! rounds were made, and thereby which are missing.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -19,7 +22,25 @@ use tokio::sync::watch;
 pub(super) struct Orphans {
     client: Client,
     agent: AgentId,
-    active: Arc<Mutex<BTreeMap<InstanceId, Active>>>,
+    active: Arc<Mutex<Spools>>,
+}
+
+/// Whose a spool is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// Its instance runs, or is about to.
+    InUse,
+    /// Its instance is down, and will run again.
+    Wanted,
+    /// Its instance is gone for good.
+    Nobody,
+}
+
+#[derive(Debug, Default)]
+struct Spools {
+    open: BTreeMap<InstanceId, Active>,
+    /// Empty, and kept for their instance.
+    kept: BTreeSet<InstanceId>,
 }
 
 #[derive(Debug)]
@@ -34,29 +55,34 @@ impl Orphans {
     }
 
     /// Takes up every spool below `directory` that nobody has in use. To be repeated: one that cannot be opened yet
-    /// is tried again.
+    /// is tried again. Those that will be used again are kept.
     pub(super) fn reconcile(
         &self,
         directory: &Path,
         partitions: u32,
         tasks: &mut Tasks,
         stop: &Stop,
-        in_use: impl Fn(&InstanceId) -> bool,
+        claim: impl Fn(&InstanceId) -> Claim,
     ) {
         let Ok(entries) = std::fs::read_dir(directory) else { return };
         // Held over the question and the answer, so that no instance begins between them.
-        let mut active = self.lock();
+        let mut spools = self.lock();
         for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let Ok(instance) = InstanceId::new(name) else { continue };
             let Some(kind) = self.kind_of(&instance) else { continue };
-            if active.contains_key(&instance) || in_use(&instance) {
+            let keep = match claim(&instance) {
+                Claim::InUse => continue,
+                Claim::Wanted => true,
+                Claim::Nobody => false,
+            };
+            if spools.open.contains_key(&instance) || keep && spools.kept.contains(&instance) {
                 continue;
             }
             let (closed, receiver) = watch::channel(false);
             let shutdown = Shutdown::new();
             let own_stop = shutdown.stop();
-            active.insert(instance.clone(), Active { shutdown, closed: receiver });
+            spools.open.insert(instance.clone(), Active { shutdown, closed: receiver });
             let config = spool::Config {
                 dir: path,
                 agent: self.agent.clone(),
@@ -67,12 +93,12 @@ impl Orphans {
             };
             let (client, stop, held) = (self.client.clone(), stop.clone(), Arc::clone(&self.active));
             tasks.spawn(format!("orphaned spool {instance}"), async move {
-                tokio::select! {
-                    () = stop.requested() => {}
-                    () = own_stop.requested() => {}
-                    () = ship(config, client, stop.clone()) => {}
+                let emptied = ship(config, client, &stop, &own_stop, keep).await;
+                let mut spools = held.lock().unwrap_or_else(PoisonError::into_inner);
+                spools.open.remove(&instance);
+                if emptied && keep && !own_stop.is_requested() {
+                    spools.kept.insert(instance);
                 }
-                held.lock().unwrap_or_else(PoisonError::into_inner).remove(&instance);
                 closed.send_replace(true);
             });
         }
@@ -81,8 +107,9 @@ impl Orphans {
     /// Gives an instance its spool back; returns when it is closed here.
     pub(super) async fn release(&self, instance: &InstanceId) {
         let mut closed = {
-            let active = self.lock();
-            let Some(found) = active.get(instance) else { return };
+            let mut spools = self.lock();
+            spools.kept.remove(instance);
+            let Some(found) = spools.open.get(instance) else { return };
             found.shutdown.request();
             found.closed.clone()
         };
@@ -96,12 +123,13 @@ impl Orphans {
         ModuleType::new(rest.rsplit_once('-')?.0).ok()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<InstanceId, Active>> {
+    fn lock(&self) -> MutexGuard<'_, Spools> {
         self.active.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-async fn ship(config: spool::Config, client: Client, stop: Stop) {
+/// Ships a spool until it is empty or one of the stops is requested; whether it is empty.
+async fn ship(config: spool::Config, client: Client, stop: &Stop, own_stop: &Stop, keep: bool) -> bool {
     let instance = config.instance.clone();
     let dir: PathBuf = config.dir.clone();
     let opened = tokio::task::spawn_blocking(move || Spool::open(config)).await;
@@ -109,25 +137,37 @@ async fn ship(config: spool::Config, client: Client, stop: Stop) {
         Ok(Ok(spool)) => Arc::new(spool),
         Ok(Err(error)) => {
             tracing::warn!(%instance, %error, "orphaned spool cannot be opened yet");
-            return;
+            return false;
         }
         Err(error) => {
             tracing::error!(%instance, %error, "orphaned spool cannot be opened");
-            return;
+            return false;
         }
     };
     let waiting = spool.state();
     tracing::info!(%instance, rows = waiting.rows, bytes = waiting.bytes, "orphaned spool is shipped by the agent");
-    if let Err(error) = Shipper::new(Arc::clone(&spool), client).run(stop, true).await {
+    let shipped = tokio::select! {
+        () = own_stop.requested() => Ok(()),
+        shipped = Shipper::new(Arc::clone(&spool), client).run(stop.clone(), true) => shipped,
+    };
+    if let Err(error) = shipped {
         tracing::warn!(%instance, %error, "orphaned spool is not shipped yet");
-        return;
     }
-    if !spool.is_empty() {
-        return;
+    let empty = spool.is_empty();
+    if empty && !keep {
+        drop(spool);
+        match std::fs::remove_dir_all(&dir) {
+            Ok(()) => tracing::info!(%instance, "orphaned spool is empty and removed"),
+            Err(error) => tracing::warn!(%instance, %error, "empty spool cannot be removed"),
+        }
+        return true;
     }
-    drop(spool);
-    match std::fs::remove_dir_all(&dir) {
-        Ok(()) => tracing::info!(%instance, "orphaned spool is empty and removed"),
-        Err(error) => tracing::warn!(%instance, %error, "empty spool cannot be removed"),
+    // Opening it took the note of an orderly end away, which is the instance's own.
+    if spool.recovered().stopped_us.is_some() {
+        let closed = tokio::task::spawn_blocking(move || spool.close()).await;
+        if let Ok(Err(error)) = closed {
+            tracing::warn!(%instance, %error, "orphaned spool not closed in order");
+        }
     }
+    empty
 }
