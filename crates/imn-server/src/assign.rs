@@ -70,6 +70,11 @@ impl Assigner {
         self.ask(|asked| asked.verify = true);
     }
 
+    /// The demands of a tier that are not met.
+    pub(crate) fn shortfalls(&self, tier: &str) -> Vec<Shortfall> {
+        lock(&self.shared.shortfalls).iter().filter(|shortfall| shortfall.tier == tier).cloned().collect()
+    }
+
     fn ask(&self, change: impl FnOnce(&mut Asked)) {
         change(&mut lock(&self.shared.asked));
         self.shared.notify.notify_one();

@@ -90,6 +90,11 @@ pub(crate) struct TierSpec {
     #[schema(read_only)]
     #[expect(dead_code, reason = "taken so that what GET gave can be put back")]
     pub(crate) updated: Option<String>,
+    /// Written by the server; ignored.
+    #[serde(default, skip_serializing)]
+    #[schema(read_only, value_type = Vec<Unmet>)]
+    #[expect(dead_code, reason = "taken so that what GET gave can be put back")]
+    pub(crate) unmet: Option<Value>,
 }
 
 /// A tier.
@@ -119,6 +124,25 @@ pub(crate) struct Tier {
     pub(crate) created: String,
     /// When it was last changed, RFC 3339 UTC.
     pub(crate) updated: String,
+}
+
+/// A tier, and what it demands in vain.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct TierDetail {
+    /// The tier.
+    #[serde(flatten)]
+    pub(crate) tier: Tier,
+    /// Demands of `agent_selection` that are not met now.
+    pub(crate) unmet: Vec<Unmet>,
+}
+
+/// A demand of a tier that is not met for some of its targets.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct Unmet {
+    /// What is missing, in words.
+    pub(crate) reason: String,
+    /// Targets for which it is missing.
+    pub(crate) targets: u64,
 }
 
 /// No parameters at all.
@@ -170,16 +194,22 @@ async fn create(
 /// Show a tier
 #[utoipa::path(get, path = "/api/v1/tiers/{name}", tag = "tiers", operation_id = "get_tier",
     params(("name" = String, Path, description = "Its name")),
-    responses((status = 200, description = "The tier", body = Tier, headers(("ETag" = String, description = "For If-Match"))),
-              (status = 304, description = "Still what If-None-Match names")))]
+    responses((status = 200, description = "The tier", body = TierDetail, headers(("ETag" = String, description = "For If-Match")))))]
 async fn show(
     State(api): State<Api>,
     name: Key,
-    headers: HeaderMap,
     Query(Nothing {}): Query<Nothing>,
 ) -> Result<Response, Problem> {
     let tier = find(&api, &name).await?;
-    Ok(etag::respond(&headers, tier.revision, Tier::from(tier)))
+    let revision = tier.revision;
+    let shortfalls = api.context.assign.shortfalls(&tier.name);
+    let unmet: Vec<Unmet> = shortfalls
+        .into_iter()
+        .map(|shortfall| Unmet { reason: shortfall.unmet.to_string(), targets: shortfall.targets })
+        .collect();
+    // The tag is that of what a client writes; what is not met changes without it, so the answer is always whole.
+    Ok(([(header::ETAG, etag::etag(revision))], Json(TierDetail { tier: tier.into(), unmet }))
+        .into_response())
 }
 
 /// Replace a tier
