@@ -194,7 +194,20 @@ impl Registry {
     pub(crate) fn announce(&self, announce: Announce, now_us: i64) {
         let mut state = self.write();
         if announce.event == AnnounceEvent::Bye {
-            state.instances.remove(&announce.instance);
+            // One that its agent supervises is still there without its process: the next heartbeat says how it is.
+            let supervised = |instance: &InstanceId| {
+                let agent = state.agents.get(&announce.agent)?;
+                Some(
+                    agent.agent.heartbeat.as_ref()?.modules.iter().any(|module| module.instance == *instance),
+                )
+            };
+            if supervised(&announce.instance) == Some(true) {
+                if let Some(known) = state.instances.get_mut(&announce.instance) {
+                    known.state = ModuleState::Draining;
+                }
+            } else {
+                state.instances.remove(&announce.instance);
+            }
             return;
         }
         let module_state = match announce.event {
@@ -362,4 +375,37 @@ fn update(agent: &mut Agent, heartbeat: Heartbeat, now_us: i64) {
     agent.tags.clone_from(&heartbeat.tags);
     agent.last_heartbeat_us = now_us;
     agent.heartbeat = Some(heartbeat);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn word(event: &str) -> Announce {
+        let text = format!(
+            r#"{{"v":1,"event":"{event}","instance":"a-echo-0","agent":"a","type":"echo","version":"1","accepts":["task/1"],"slots":4,"params_schema":{{}}}}"#
+        );
+        serde_json::from_str(&text).unwrap()
+    }
+
+    fn beat(modules: &str) -> Heartbeat {
+        let text = format!(
+            r#"{{"v":1,"agent":"a","time":"2026-01-01T00:00:00Z","status":"active","version":"1","uptime_s":1,"modules":[{modules}],"targets":0,"rounds_per_s":0.0,"spool":{{"bytes":0,"rows":0,"oldest_s":0}},"assignment":{{"generation":0,"hash":""}},"clock":{{"offset_us":null,"synced":false}},"cpu_pct":0.0,"rss_mb":0.0}}"#
+        );
+        serde_json::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn a_supervised_instance_outlives_its_goodbye_and_an_announced_one_does_not() {
+        let registry = Registry::default();
+        let echo =
+            r#"{"instance":"a-echo-0","type":"echo","version":"1","state":"ready","inflight":0,"slots":4}"#;
+        registry.heartbeat(beat(echo), 1);
+        registry.announce(word("bye"), 2);
+        let left: Vec<ModuleState> = registry.instances(3).iter().map(|i| i.state).collect();
+        assert_eq!(left, [ModuleState::Draining]);
+        registry.heartbeat(beat(""), 4);
+        registry.announce(word("bye"), 5);
+        assert!(registry.instances(6).is_empty());
+    }
 }
