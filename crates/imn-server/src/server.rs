@@ -225,7 +225,7 @@ async fn fill(board: &Board, results: &dyn Results, longest_us: i64) -> Result<(
     let query = RoundQuery { from_us: Some(now - back), ..RoundQuery::default() };
     let mut rows: Vec<RoundRow> = Vec::with_capacity(FILL);
     let put = |rows: &mut Vec<RoundRow>| {
-        board.restore(rows.iter().map(Seen::of_row));
+        board.restore(rows.iter().map(Seen::of_row), now);
         rows.clear();
     };
     results

@@ -197,11 +197,11 @@ impl Board {
     }
 
     /// Takes in rounds that were committed before this process began; no transition follows.
-    pub(crate) fn restore<'a>(&self, rounds: impl IntoIterator<Item = Seen<'a>>) {
+    pub(crate) fn restore<'a>(&self, rounds: impl IntoIterator<Item = Seen<'a>>, now_us: i64) {
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         let mut cells = self.cells.write().unwrap_or_else(PoisonError::into_inner);
         for round in rounds {
-            if let Some(cell) = cells.get_mut(round.target) {
+            if let Some(cell) = cells.get_mut(round.target).filter(|cell| !cell.is_ahead(&round, now_us)) {
                 cell.put(&round, &mut keys);
                 cell.slot_us = cell.slot_us.max(round.due_us);
             }
@@ -259,7 +259,7 @@ impl Cell {
         keys: &mut HashSet<PairKey>,
         now_us: i64,
     ) -> Option<imn_domain::Transition> {
-        if !self.put(round, keys) {
+        if self.is_ahead(round, now_us) || !self.put(round, keys) {
             return None;
         }
         if round.due_us < now_us - self.fresh_us() {
@@ -334,6 +334,12 @@ impl Cell {
         (FRESH_INTERVALS * self.interval_us + self.timeout_us).max(FRESH_AT_LEAST_US)
     }
 
+    /// Whether a round is of a time that has not come: its agent's clock is wrong. Taken for the latest, it would stop
+    /// the judgement of all others until then.
+    fn is_ahead(&self, round: &Seen<'_>, now_us: i64) -> bool {
+        round.due_us > now_us.saturating_add(self.fresh_us())
+    }
+
     fn is_fresh(&self, pair: &Pair, now_us: i64) -> bool {
         pair.due_us >= now_us - self.fresh_us()
     }
@@ -385,4 +391,43 @@ fn interned(keys: &mut HashSet<PairKey>, round: &Seen<'_>) -> PairKey {
     let key = Arc::new(key);
     keys.insert(key.clone());
     key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_ahead_stops_nobody_elses_judgement() {
+        const NOW_US: i64 = 1_800_000_000_000_000;
+        let (target, kind) = (TargetId::new("t").unwrap(), ModuleType::new("icmp").unwrap());
+        let agents = ["right", "wrong"].map(|name| AgentId::new(name).unwrap());
+        let board = Board::default();
+        let policy = Policy {
+            interval_us: 1_000_000,
+            timeout_us: 1_000_000,
+            assigned: 2,
+            state: MonitoringState::Unknown,
+            state_since_us: 0,
+        };
+        board.apply([(target.clone(), policy)]);
+        let see = |agent: &AgentId, due_us: i64, success: bool, now_us: i64| {
+            let received = u32::from(success);
+            let round = Round { due_us, time_us: due_us, sent: 1, received, success, ..Round::default() };
+            board.commit([Seen::of_round(agent, &kind, &target, &round)], now_us)
+        };
+        see(&agents[1], NOW_US + 3_600_000_000, true, NOW_US);
+        see(&agents[1], i64::MAX, true, NOW_US);
+        let mut changes = Vec::new();
+        for second in 0..60 {
+            let now_us = NOW_US + second * 1_000_000;
+            changes.extend(see(&agents[0], now_us, second < 30, now_us));
+        }
+        assert!(!changes.is_empty(), "no transition: the target is not judged");
+        let status = board.status(&target, NOW_US + 60_000_000).unwrap();
+        assert_eq!(status.pairs.len(), 1);
+        // Set right again, its rounds count at once.
+        see(&agents[1], NOW_US + 60_000_000, true, NOW_US + 60_000_000);
+        assert_eq!(board.status(&target, NOW_US + 60_000_000).unwrap().fresh, 2);
+    }
 }
