@@ -98,11 +98,9 @@ impl Sums {
             self.rtt.merge(&RttStats::from_summary(counts.received, ns(min), avg * 1e3, ns(max), stddev));
         }
         if row.rtts_us.is_empty() {
-            match row.rtt_avg_us {
-                Some(avg) => self.delays.push(ns(avg)),
-                None if counts.lost() > 0 => self.lost += 1,
-                None => {}
-            }
+            // One packet, so that its mean is its delay.
+            self.delays.extend(row.rtt_avg_us.map(ns));
+            self.lost += counts.lost();
         } else {
             self.delays.extend(row.rtts_us.iter().flatten().map(|us| ns(*us)));
             self.lost += counts.lost();
