@@ -263,8 +263,12 @@ impl Store {
 
     fn commit(&self, batches: &[IngestBatch]) -> Result<Vec<Committed>, Error> {
         let mut writer = lock_of(&self.log);
-        if writer.log.reopen()? {
-            self.load(&mut writer)?;
+        if writer.log.reopen()?
+            && let Err(error) = self.load(&mut writer)
+        {
+            // What did reach the disk is still unknown: the next commit must not write over it.
+            writer.log.close();
+            return Err(error);
         }
         let mut verdicts = Vec::with_capacity(batches.len());
         let mut watermarks = Watermarks::new();

@@ -60,6 +60,11 @@ impl Log {
         Ok(true)
     }
 
+    /// Closes it, until it is reopened.
+    pub(super) fn close(&mut self) {
+        self.open = None;
+    }
+
     /// Writes entries and watermarks together and fsyncs them. An error says nothing about whether they are there:
     /// it closes the log, and opening it again tells.
     pub(super) fn append(&mut self, entries: &[(i64, Bytes)], watermarks: &Watermarks) -> Result<(), Error> {
