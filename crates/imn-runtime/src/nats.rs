@@ -108,7 +108,7 @@ impl Client {
             .client_capacity(CLIENT_CAPACITY)
             .request_timeout(Some(config.timeout))
             .connection_timeout(Duration::from_secs(5))
-            .ping_interval(Duration::from_secs(10))
+            .ping_interval(Duration::from_secs(3))
             .retry_on_initial_connect()
             .max_reconnects(None)
             .reconnect_delay_callback(backoff)

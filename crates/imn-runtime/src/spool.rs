@@ -335,7 +335,11 @@ impl Spool {
             return Ok(Some(sealed(seq, seq, inner.disk.bytes(number, seq)?)));
         }
         // Committed once, dropped here, and lost by the server since: nobody has these rounds any more.
-        tracing::error!(first = seq, last = first - 1, "the server asks for batches that are gone; it must go on without");
+        tracing::error!(
+            first = seq,
+            last = first - 1,
+            "the server asks for batches that are gone; it must go on without"
+        );
         let hole = self.config.batch(epoch, seq, first - 1, Vec::new(), Vec::new());
         let bytes = hole.seal().map_err(|source| Error::Codec { operation: "seal", source })?;
         Ok(Some(sealed(seq, first - 1, bytes)))

@@ -113,12 +113,17 @@ fn show(file: Option<&Path>, format: Format) -> Result<Code> {
 
 fn check(file: Option<&Path>) -> Result<Code> {
     let settings = in_force(file)?;
-    for name in ["listen", "agent_listen"] {
-        settings.optional::<std::net::SocketAddr>(name).map_err(|error| wrong(&error))?;
-    }
-    settings.optional::<imn_contract::AgentId>("agent_id").map_err(|error| wrong(&error))?;
+    let mut mistakes = Vec::new();
     for key in KEYS {
-        settings.optional::<String>(key.name).map_err(|error| wrong(&error))?;
+        let found = match key.name {
+            name @ ("listen" | "agent_listen") => settings.optional::<std::net::SocketAddr>(name).err(),
+            name @ "agent_id" => settings.optional::<imn_contract::AgentId>(name).err(),
+            name => settings.optional::<String>(name).err(),
+        };
+        mistakes.extend(found.map(|error| error.to_string()));
+    }
+    if !mistakes.is_empty() {
+        return Err(Exit::usage(mistakes.join("\n       ")).into());
     }
     match config::file(file) {
         Some(path) => println!("ok: {} and the environment", path.display()),

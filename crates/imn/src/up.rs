@@ -225,7 +225,7 @@ fn issue(authority: &Authority, role: &Role, path: &Path) -> Result<()> {
         match Credentials::parse(&text) {
             Ok(credentials) if authority.has_issued(&credentials) => return Ok(()),
             Ok(_) => {
-                tracing::warn!(path = %path.display(), "credentials of another network; new ones are issued")
+                tracing::warn!(path = %path.display(), "credentials of another network; new ones are issued");
             }
             Err(error) => {
                 tracing::warn!(path = %path.display(), %error, "credentials unreadable; new ones are issued");

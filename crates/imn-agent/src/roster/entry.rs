@@ -151,17 +151,23 @@ impl Entry {
 
     pub(super) fn summary(&self, instance: &InstanceId, now: Instant) -> ModuleSummary {
         let said = self.health.as_ref().map_or(0, |heard| heard.0.inflight);
+        let state = self.state(now);
+        let silent = || {
+            let seconds = now.duration_since(self.heard_at).as_secs();
+            matches!(state, ModuleState::Degraded | ModuleState::Lost)
+                .then(|| format!("nothing heard of it for {seconds} s"))
+        };
         ModuleSummary {
             instance: instance.clone(),
             kind: self.kind.clone(),
             version: self.version.clone(),
-            state: self.state(now),
+            state,
             inflight: said.max(self.jobs.len() as u32),
             slots: self.slots,
             pid: self.pid,
             restarts: self.restarts,
             standing: self.standing,
-            reason: self.reason.clone(),
+            reason: self.reason.clone().or_else(silent),
         }
     }
 }

@@ -71,6 +71,9 @@ struct Floor {
     user: Option<Duration>,
 }
 
+/// Outcomes with their packets that wait.
+type Held = Vec<(Outcome, Vec<Packet>)>;
+
 /// The engine's end of everything that leaves it.
 pub(crate) struct Report {
     pub stats: Stats,
@@ -82,7 +85,7 @@ pub(crate) struct Report {
     floors: [Floor; 2],
     samples: [Vec<u64>; 2],
     /// Outcomes that wait for the end of the first calibration of their family, 100 ms at most.
-    held: [Option<Vec<(Outcome, Vec<Packet>)>>; 2],
+    held: [Option<Held>; 2],
     published_at: u64,
 }
 
