@@ -20,7 +20,7 @@ pub use job::{
 pub use module::{
     Announce, AnnounceEvent, ControlReply, Health, ModuleConfig, ModuleControl, ModuleOp, ModuleState,
 };
-pub use outcome::{EchoInput, EchoOutcome, HostOutcome, PingOutcome, RttSummary};
+pub use outcome::{EchoInput, EchoOutcome, Head, HostOutcome, Outcome, PingOutcome, RttSummary, Typed};
 
 pub(crate) const fn one() -> u32 {
     1

@@ -1,10 +1,14 @@
 //! Output formats of measurements, and [lists](list) of management.
+//!
+//! Where a format differs by type it has a file for each: `table/ping.rs`, `csv/ping.rs` and so on. What a format does
+//! with a type that has no form of its own stands in its `other.rs`.
 
 mod atlas;
 mod csv;
 mod influx;
 mod json;
 pub mod list;
+mod mtr;
 mod prometheus;
 mod summary;
 mod table;
@@ -12,12 +16,16 @@ mod table;
 use std::{
     fmt,
     io::{self, Write},
+    mem::{Discriminant, discriminant},
     net::IpAddr,
     str::FromStr,
     time::Duration,
 };
 
-use imn_contract::latest::PingOutcome;
+use imn_contract::{
+    ModuleType, canonical_type,
+    latest::{Head, Outcome},
+};
 
 pub use summary::{Summary, Tally};
 pub use table::Layout;
@@ -40,12 +48,31 @@ pub enum Format {
     Prometheus,
     /// InfluxDB line protocol under the names of Telegraf's ping input.
     Influx,
+    /// JSON reports as mtr writes them; of paths only.
+    MtrJson,
 }
 
 impl Format {
     /// All formats.
-    pub const ALL: [Self; 7] =
-        [Self::Table, Self::Json, Self::Ndjson, Self::Csv, Self::Atlas, Self::Prometheus, Self::Influx];
+    pub const ALL: [Self; 8] = [
+        Self::Table,
+        Self::Json,
+        Self::Ndjson,
+        Self::Csv,
+        Self::Atlas,
+        Self::Prometheus,
+        Self::Influx,
+        Self::MtrJson,
+    ];
+
+    /// Whether the outcomes of a module type can be written so.
+    pub fn admits(self, kind: &ModuleType) -> bool {
+        match self {
+            Self::Atlas => matches!(canonical_type(kind.as_str()), "icmp" | "tcp"),
+            Self::MtrJson => canonical_type(kind.as_str()) == "trace",
+            Self::Table | Self::Json | Self::Ndjson | Self::Csv | Self::Prometheus | Self::Influx => true,
+        }
+    }
 
     /// The name by which it is chosen.
     pub const fn name(self) -> &'static str {
@@ -57,6 +84,7 @@ impl Format {
             Self::Atlas => "atlas",
             Self::Prometheus => "prometheus",
             Self::Influx => "influx",
+            Self::MtrJson => "mtr-json",
         }
     }
 }
@@ -102,36 +130,35 @@ pub struct Row {
     /// How long the measurement took as a whole, where it is known.
     pub elapsed: Option<Duration>,
     /// What was found.
-    pub outcome: PingOutcome,
+    pub outcome: Outcome,
 }
 
 impl Row {
     /// A measurement of which nothing but the outcome is known.
-    pub fn new(outcome: PingOutcome) -> Self {
-        Self { agent: None, source: None, elapsed: None, outcome }
+    pub fn new(outcome: impl Into<Outcome>) -> Self {
+        Self { agent: None, source: None, elapsed: None, outcome: outcome.into() }
     }
 
-    /// Packets lost: neither received nor unknown.
-    pub fn lost(&self) -> u32 {
-        let PingOutcome { sent, received, unknown, .. } = self.outcome;
-        sent.saturating_sub(received).saturating_sub(unknown)
-    }
-
-    /// Whether anything answered.
+    /// Whether the measurement met its expectation; for pings: whether anything answered.
     pub fn answered(&self) -> bool {
-        self.outcome.received > 0
+        self.outcome.head().success
     }
+}
 
-    /// 4 or 6, by the address measured.
-    fn family(&self) -> Option<u8> {
-        let address: IpAddr = self.outcome.address.as_ref()?.parse().ok()?;
-        Some(if address.is_ipv4() { 4 } else { 6 })
-    }
+/// Packets lost: neither received nor unknown.
+fn lost(head: &Head<'_>) -> u32 {
+    head.sent.saturating_sub(head.received).saturating_sub(head.unknown)
+}
 
-    /// When the first packet was sent, in microseconds since the Unix epoch.
-    fn time_us(&self) -> Option<i64> {
-        imn_runtime::clock::parse_rfc3339(self.outcome.time.as_ref()?).ok()
-    }
+/// 4 or 6, by the address measured.
+fn family(head: &Head<'_>) -> Option<u8> {
+    let address: IpAddr = head.address?.parse().ok()?;
+    Some(if address.is_ipv4() { 4 } else { 6 })
+}
+
+/// When the first packet was sent, in microseconds since the Unix epoch.
+fn time_us(head: &Head<'_>) -> Option<i64> {
+    imn_runtime::clock::parse_rfc3339(head.time?).ok()
 }
 
 /// Writes measurements one by one in a format.
@@ -140,6 +167,8 @@ pub struct Writer<W> {
     layout: Layout,
     out: W,
     rows: u64,
+    /// The form of outcomes that the last header was for.
+    headed: Option<Discriminant<Outcome>>,
     /// Prometheus wants all samples of a metric together.
     held: prometheus::Page,
 }
@@ -147,45 +176,49 @@ pub struct Writer<W> {
 impl<W: Write> Writer<W> {
     /// A writer to `out`. `layout` shapes the columns of [`Format::Table`].
     pub fn new(out: W, format: Format, layout: Layout) -> Self {
-        Self { format, layout, out, rows: 0, held: prometheus::Page::default() }
+        Self { format, layout, out, rows: 0, headed: None, held: prometheus::Page::default() }
     }
 
     /// Writes one measurement.
     ///
     /// # Errors
-    /// When the output cannot be written to.
+    /// When the output cannot be written to, or the format has no form for the measurement's type.
     pub fn row(&mut self, row: &Row) -> io::Result<()> {
+        let head = Some(discriminant(&row.outcome));
+        let unheaded = head != self.headed;
+        self.headed = head;
         match self.format {
             Format::Table => {
-                if self.rows == 0 {
-                    self.layout.header(&mut self.out)?;
+                if unheaded {
+                    self.layout.header(&mut self.out, &row.outcome)?;
                 }
                 self.layout.row(&mut self.out, row)?;
             }
             Format::Json => self.element(&json::row(row)?)?,
-            Format::Atlas => self.element(&atlas::ping(row)?)?,
+            Format::Atlas => self.element(&atlas::row(row)?)?,
             Format::Ndjson => writeln!(self.out, "{}", json::row(row)?)?,
             Format::Csv => {
-                if self.rows == 0 {
-                    csv::header(&mut self.out)?;
+                if unheaded {
+                    csv::header(&mut self.out, &row.outcome)?;
                 }
                 csv::row(&mut self.out, row)?;
             }
             Format::Prometheus => self.held.add(row),
             Format::Influx => influx::row(&mut self.out, row)?,
+            Format::MtrJson => mtr::row(&mut self.out, row)?,
         }
         self.rows += 1;
         Ok(())
     }
 
-    /// Adds the summary after the rows. False when the format has no place for it: the rows of `csv` and `atlas` are
-    /// all of one kind.
+    /// Adds the summary after the rows. False when the format has no place for it: what `csv`, `atlas` and
+    /// `mtr-json` write is all of one kind.
     ///
     /// # Errors
     /// When the output cannot be written to.
     pub fn summary(&mut self, summary: &Summary) -> io::Result<bool> {
         match self.format {
-            Format::Csv | Format::Atlas => return Ok(false),
+            Format::Csv | Format::Atlas | Format::MtrJson => return Ok(false),
             Format::Json => self.element(&json::text(summary)?)?,
             Format::Prometheus => self.held.add_summary(summary),
             Format::Table if self.rows > 0 => {
@@ -214,9 +247,9 @@ impl<W: Write> Writer<W> {
         match self.format {
             Format::Json | Format::Atlas if self.rows == 0 => writeln!(self.out, "[]")?,
             Format::Json | Format::Atlas => writeln!(self.out, "\n]")?,
-            Format::Csv if self.rows == 0 => csv::header(&mut self.out)?,
+            Format::Csv if self.rows == 0 => csv::header(&mut self.out, &self.layout.blank())?,
             Format::Prometheus => self.held.write(&mut self.out)?,
-            Format::Table | Format::Ndjson | Format::Csv | Format::Influx => {}
+            Format::Table | Format::Ndjson | Format::Csv | Format::Influx | Format::MtrJson => {}
         }
         self.out.flush()
     }
@@ -225,6 +258,12 @@ impl<W: Write> Writer<W> {
         let before = if self.rows == 0 { "[\n" } else { ",\n" };
         write!(self.out, "{before}{text}")
     }
+}
+
+/// There is no such form of a type.
+fn formless(format: Format, outcome: &Outcome) -> io::Error {
+    let text = format!("{format} has no form for an outcome of the type {}", outcome.name());
+    io::Error::new(io::ErrorKind::Unsupported, text)
 }
 
 #[cfg(test)]

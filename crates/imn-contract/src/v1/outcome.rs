@@ -1,114 +1,188 @@
-//! Outcomes of jobs: what a module found.
+//! Outcomes of measurements: what a module found, a file for each type.
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+mod echo;
+mod heartbeat;
+mod ping;
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
 
 use super::TimestampSource;
+use crate::{id::ModuleType, name::canonical_type};
 
-/// Summary of the round-trip times of received packets, in milliseconds. Percentiles are nearest-rank and count a
-/// lost packet as infinite, so they are null where they fall on a loss; the rest is over received packets.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct RttSummary {
-    /// Least.
-    pub min: Option<f64>,
-    /// Mean.
-    pub avg: Option<f64>,
-    /// Greatest.
-    pub max: Option<f64>,
-    /// Sample standard deviation.
-    pub stddev: Option<f64>,
-    /// Median.
-    pub p50: Option<f64>,
-    /// 95th percentile.
-    pub p95: Option<f64>,
-}
+pub use echo::{EchoInput, EchoOutcome};
+pub use heartbeat::HostOutcome;
+pub use ping::{PingOutcome, RttSummary};
 
-/// Outcome of `icmp` (RFC 2681 round-trip delay and RFC 6673 round-trip loss) and of `tcp` (connect time).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct PingOutcome {
+/// What the outcomes of every type have in common.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Head<'a> {
     /// The target as it was named.
-    pub target: String,
-    /// The address measured; absent when the name did not resolve.
-    pub address: Option<String>,
-    /// Type-P: protocol, `icmp`, `icmpv6` or `tcp`.
-    pub protocol: String,
-    /// Type-P: port, where there is one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub port: Option<u16>,
-    /// Type-P: payload size, in bytes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub size: Option<u32>,
-    /// Type-P: differentiated services code point.
-    #[serde(default)]
-    pub dscp: u8,
-    /// Packets sent.
+    pub target: &'a str,
+    /// The address measured.
+    pub address: Option<&'a str>,
+    /// When the first packet was sent, RFC 3339 UTC.
+    pub time: Option<&'a str>,
+    /// Whether the measurement met its expectation; for pings: whether any packet was answered.
+    pub success: bool,
+    /// Packets, queries or requests sent.
     pub sent: u32,
-    /// Packets answered within Tmax.
+    /// Of them, those answered within Tmax.
     pub received: u32,
-    /// Packets of which nothing can be said, because this host lost something itself.
+    /// Of them, those of which nothing can be said.
     pub unknown: u32,
-    /// lost / (sent − unknown), in percent; null when nothing is known.
-    pub loss_pct: Option<f64>,
-    /// Round-trip times.
-    pub rtt_ms: RttSummary,
-    /// Mean absolute difference of consecutive round-trip times (RFC 3393), in milliseconds; undefined across a loss.
-    pub ipdv_ms: Option<f64>,
-    /// Mean of delay minus least delay (RFC 5481), in milliseconds.
-    pub pdv_ms: Option<f64>,
-    /// The mean absolute ipdv under its common name, in milliseconds.
-    pub jitter_ms: Option<f64>,
-    /// Further answers to a packet already answered.
+    /// Further answers to what was answered already.
     pub duplicates: u32,
-    /// Answers after Tmax; their packets are lost.
-    pub late: u32,
-    /// Answers that arrived out of order (RFC 4737).
-    pub reordered: u32,
-    /// Each packet's round-trip time in order of sending, in milliseconds; null for one not received.
-    pub rtts_ms: Vec<Option<f64>>,
+    /// The latency of the type, such as the round-trip time, of each of them in milliseconds; `None` for one that was
+    /// not received.
+    pub latencies_ms: &'a [Option<f64>],
     /// Where the timestamps come from.
     pub timestamp_source: TimestampSource,
-    /// Bound of the systematic error of a round-trip time, in microseconds.
+    /// Bound of the systematic error of a latency, in microseconds.
     pub error_us: f64,
     /// How long an answer was waited for, in milliseconds.
     pub tmax_ms: u64,
-    /// When the first packet was sent, RFC 3339 UTC.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub time: Option<String>,
-    /// Why nothing, or not all, was measured: for example `destination host unreachable from 192.0.2.1`.
-    #[serde(default)]
-    pub error: Option<String>,
+    /// Why nothing, or not all, was measured.
+    pub error: Option<&'a str>,
 }
 
-/// Outcome of `echo`: its input.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct EchoOutcome {
-    /// What came in.
-    pub echo: EchoInput,
+/// An outcome with a type of its own.
+pub trait Typed: Serialize + DeserializeOwned {
+    /// The outcome of a target of which nothing was measured, and why.
+    fn unmeasured(target: &str, tmax_ms: u64, error: String) -> Self;
+
+    /// What it has in common with the outcomes of other types.
+    fn head(&self) -> Head<'_>;
 }
 
-/// What came in.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct EchoInput {
-    /// The target.
-    pub target: String,
-    /// The parameters.
-    pub params: Map<String, Value>,
+/// Makes [`Outcome`] of the list of types.
+macro_rules! outcomes {
+    ($($(#[$doc:meta])* $variant:ident($type:ty), $name:literal = $($kind:literal)|+;)+) => {
+        /// An outcome of any module type.
+        #[derive(Clone, Debug, PartialEq)]
+        #[non_exhaustive]
+        pub enum Outcome {
+            $($(#[$doc])* $variant(Box<$type>),)+
+            /// Of a type that has no outcome of its own here: a third party's, `echo` or `heartbeat`.
+            Other(Value),
+        }
+
+        impl Outcome {
+            /// Reads the outcome of a job of this type. What the type's own form cannot hold is kept as it is.
+            pub fn read(kind: &ModuleType, value: Value) -> Self {
+                match canonical_type(kind.as_str()) {
+                    $($($kind)|+ => match <$type>::deserialize(&value) {
+                        Ok(outcome) => Self::$variant(Box::new(outcome)),
+                        Err(_) => Self::Other(value),
+                    },)+
+                    _ => Self::Other(value),
+                }
+            }
+
+            /// The outcome of a target of which nothing was measured, and why.
+            pub fn unmeasured(kind: &ModuleType, target: &str, tmax_ms: u64, error: String) -> Self {
+                match canonical_type(kind.as_str()) {
+                    $($($kind)|+ => Self::$variant(Box::new(<$type>::unmeasured(target, tmax_ms, error))),)+
+                    _ => Self::Other(json!({ "target": target, "tmax_ms": tmax_ms, "error": error })),
+                }
+            }
+
+            /// The form's name, such as `ping`.
+            pub const fn name(&self) -> &'static str {
+                match self {
+                    $(Self::$variant(_) => $name,)+
+                    Self::Other(_) => "outcome",
+                }
+            }
+
+            /// What it has in common with the outcomes of other types.
+            pub fn head(&self) -> Head<'_> {
+                match self {
+                    $(Self::$variant(outcome) => outcome.head(),)+
+                    Self::Other(value) => other(value),
+                }
+            }
+        }
+
+        impl Serialize for Outcome {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                match self {
+                    $(Self::$variant(outcome) => outcome.serialize(serializer),)+
+                    Self::Other(value) => value.serialize(serializer),
+                }
+            }
+        }
+
+        $(impl From<$type> for Outcome {
+            fn from(outcome: $type) -> Self {
+                Self::$variant(Box::new(outcome))
+            }
+        })+
+    };
 }
 
-/// Outcome of `heartbeat`: health of the vantage point's host.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct HostOutcome {
-    /// Load averages over 1, 5 and 15 minutes.
-    pub load: [f64; 3],
-    /// Memory in all, in bytes.
-    pub memory_total: u64,
-    /// Memory available, in bytes.
-    pub memory_available: u64,
-    /// Seconds since the host booted.
-    pub uptime_s: f64,
-    /// Clock offset by adjtimex, in microseconds; absent when not synchronized.
-    pub clock_offset_us: Option<f64>,
-    /// Whether the kernel calls its clock synchronized.
-    pub clock_synced: bool,
+// The forms: variant, type, name, and the module types whose outcome has it.
+outcomes! {
+    /// Of `icmp` and `tcp`.
+    Ping(PingOutcome), "ping" = "icmp" | "tcp";
+}
+
+/// What can be told of an outcome whose type is not known: the fields that it names as the others do. It counts as
+/// successful unless it says otherwise.
+fn other(value: &Value) -> Head<'_> {
+    let text = |name: &str| value[name].as_str();
+    let count = |name: &str| value[name].as_u64().and_then(|count| u32::try_from(count).ok()).unwrap_or(0);
+    let source = TimestampSource::deserialize(&value["timestamp_source"]);
+    Head {
+        target: text("target").or(value["echo"]["target"].as_str()).unwrap_or_default(),
+        address: text("address"),
+        time: text("time"),
+        success: value["success"].as_bool().unwrap_or_else(|| value["error"].is_null()),
+        sent: count("sent"),
+        received: count("received"),
+        unknown: count("unknown"),
+        duplicates: count("duplicates"),
+        latencies_ms: &[],
+        timestamp_source: source.unwrap_or_default(),
+        error_us: value["error_us"].as_f64().unwrap_or(0.0),
+        tmax_ms: value["tmax_ms"].as_u64().unwrap_or(0),
+        error: text("error"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind(name: &str) -> ModuleType {
+        ModuleType::new(name).unwrap()
+    }
+
+    #[test]
+    fn an_outcome_is_read_as_its_type_says() {
+        let outcome =
+            PingOutcome { sent: 2, received: 1, ..PingOutcome::unmeasured("a", 9, "late".to_owned()) };
+        let value = serde_json::to_value(&outcome).unwrap();
+        let read = Outcome::read(&kind("ping"), value.clone());
+        assert_eq!(read, Outcome::from(outcome));
+        assert_eq!((read.head().sent, read.head().success, read.head().tmax_ms), (2, true, 9));
+        assert_eq!(serde_json::to_value(&read).unwrap(), value);
+        // A type's form that does not fit, and a type that has none, lose nothing.
+        for name in ["icmp", "acme"] {
+            let value = json!({"target": "b", "error": "broken", "depth": {"m": 3}});
+            let read = Outcome::read(&kind(name), value.clone());
+            assert_eq!(read, Outcome::Other(value));
+            assert_eq!((read.head().target, read.head().success), ("b", false));
+        }
+    }
+
+    #[test]
+    fn nothing_measured_has_a_reason() {
+        for name in ["icmp", "tcp", "acme"] {
+            let outcome = Outcome::unmeasured(&kind(name), "t", 7, "no agent".to_owned());
+            let head = outcome.head();
+            assert_eq!((head.target, head.tmax_ms, head.error), ("t", 7, Some("no agent")), "{name}");
+            assert!(!head.success && head.sent == 0, "{name}");
+        }
+    }
 }

@@ -1,20 +1,22 @@
 //! RIPE Atlas JSON, as `ripe.atlas.sagan` reads it.
 
+mod ping;
+
 use std::io;
 
+use imn_contract::latest::Outcome;
 use serde::Serialize;
-use serde_json::{Value, json};
 
-use super::{Row, json};
+use super::{Format, Row, family, formless, json, time_us};
 
 /// What results say of their format; parsers take everything from 5000 on as the current one.
 const FIRMWARE: u32 = 5080;
 /// Not a measurement of RIPE's.
 const MEASUREMENT: u32 = 0;
-const PAYLOAD_OF_CONNECT: u32 = 0;
 
+/// What the results of every type have.
 #[derive(Serialize)]
-struct Ping<'a> {
+struct Common<'a> {
     fw: u32,
     #[serde(rename = "type")]
     kind: &'static str,
@@ -29,65 +31,33 @@ struct Ping<'a> {
     lts: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     af: Option<u8>,
-    proto: &'static str,
-    dst_name: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    dst_addr: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    src_addr: Option<String>,
-    size: u32,
-    step: Option<u32>,
-    sent: u32,
-    rcvd: u32,
-    dup: u32,
-    min: f64,
-    avg: f64,
-    max: f64,
-    result: Vec<Value>,
 }
 
-pub(super) fn ping(row: &Row) -> io::Result<String> {
-    let outcome = &row.outcome;
-    // Atlas writes -1 where nothing came back.
-    let or_none = |value: Option<f64>| value.unwrap_or(-1.0);
-    let mut result: Vec<Value> = outcome
-        .rtts_ms
-        .iter()
-        .map(|rtt| rtt.map_or_else(|| json!({"x": "*"}), |rtt| json!({"rtt": rtt})))
-        .collect();
-    if let Some(error) = outcome.error.as_ref().filter(|_| outcome.received == 0) {
-        if result.is_empty() {
-            result.push(Value::Null);
+impl<'a> Common<'a> {
+    /// Of a row, under Atlas' name of the type and of such measurements.
+    fn new(row: &'a Row, kind: &'static str, msm_name: &'static str) -> Self {
+        let head = row.outcome.head();
+        Self {
+            fw: FIRMWARE,
+            kind,
+            timestamp: time_us(&head).unwrap_or_else(imn_runtime::clock::now_us).div_euclid(1_000_000),
+            msm_id: MEASUREMENT,
+            msm_name,
+            prb_id: row.agent.as_deref().map_or(0, number),
+            prb_name: row.agent.as_deref(),
+            from: row.source.map(|source| source.to_string()).unwrap_or_default(),
+            // Seconds since the clock was set: not known.
+            lts: -1,
+            af: family(&head),
         }
-        result.fill(json!({ "error": error }));
     }
-    let source = row.source.map(|source| source.to_string());
-    json::text(&Ping {
-        fw: FIRMWARE,
-        kind: "ping",
-        timestamp: row.time_us().unwrap_or_else(imn_runtime::clock::now_us).div_euclid(1_000_000),
-        msm_id: MEASUREMENT,
-        msm_name: "Ping",
-        prb_id: row.agent.as_deref().map_or(0, number),
-        prb_name: row.agent.as_deref(),
-        from: source.clone().unwrap_or_default(),
-        // Seconds since the clock was set: not known.
-        lts: -1,
-        af: row.family(),
-        proto: if outcome.protocol == "tcp" { "TCP" } else { "ICMP" },
-        dst_name: &outcome.target,
-        dst_addr: outcome.address.as_deref(),
-        src_addr: source,
-        size: outcome.size.unwrap_or(PAYLOAD_OF_CONNECT),
-        step: None,
-        sent: outcome.sent,
-        rcvd: outcome.received,
-        dup: outcome.duplicates,
-        min: or_none(outcome.rtt_ms.min),
-        avg: or_none(outcome.rtt_ms.avg),
-        max: or_none(outcome.rtt_ms.max),
-        result,
-    })
+}
+
+pub(super) fn row(row: &Row) -> io::Result<String> {
+    match &row.outcome {
+        Outcome::Ping(outcome) => ping::result(row, outcome),
+        outcome => Err(formless(Format::Atlas, outcome)),
+    }
 }
 
 /// A number for an agent that is the same in every run (FNV-1a, 31 bits), since Atlas names probes by numbers.

@@ -1,78 +1,40 @@
-//! CSV (RFC 4180): one measurement per line; the round-trip times of its packets in one field, apart by blanks.
+//! CSV (RFC 4180): one measurement per line, its columns those of its type.
 
-use std::io::{self, Write};
+mod other;
+mod ping;
+
+use std::{
+    io::{self, Write},
+    iter::once,
+};
+
+use imn_contract::latest::Outcome;
 
 use super::Row;
 
-const COLUMNS: [&str; 27] = [
-    "agent",
-    "target",
-    "address",
-    "protocol",
-    "port",
-    "time",
-    "sent",
-    "received",
-    "unknown",
-    "loss_pct",
-    "rtt_min_ms",
-    "rtt_avg_ms",
-    "rtt_max_ms",
-    "rtt_stddev_ms",
-    "rtt_p50_ms",
-    "rtt_p95_ms",
-    "ipdv_ms",
-    "pdv_ms",
-    "jitter_ms",
-    "duplicates",
-    "late",
-    "reordered",
-    "rtts_ms",
-    "timestamp_source",
-    "error_us",
-    "tmax_ms",
-    "error",
-];
+/// The columns of an outcome behind that of the agent.
+fn columns(outcome: &Outcome) -> &'static [&'static str] {
+    match outcome {
+        Outcome::Ping(_) => &ping::COLUMNS,
+        _ => &other::COLUMNS,
+    }
+}
 
-pub(super) fn header(out: &mut impl Write) -> io::Result<()> {
-    record(out, COLUMNS.iter().map(|name| (*name).to_owned()))
+pub(super) fn header(out: &mut impl Write, outcome: &Outcome) -> io::Result<()> {
+    record(out, once("agent").chain(columns(outcome).iter().copied()).map(str::to_owned))
 }
 
 pub(super) fn row(out: &mut impl Write, row: &Row) -> io::Result<()> {
-    let Row { agent, outcome, .. } = row;
-    let number = |value: Option<f64>| value.map(|value| value.to_string()).unwrap_or_default();
-    let each = |value: &Option<f64>| value.map_or_else(|| "*".to_owned(), |value| value.to_string());
-    let source = serde_json::to_value(outcome.timestamp_source)?;
-    let fields: [String; COLUMNS.len()] = [
-        agent.clone().unwrap_or_default(),
-        outcome.target.clone(),
-        outcome.address.clone().unwrap_or_default(),
-        outcome.protocol.clone(),
-        outcome.port.map(|port| port.to_string()).unwrap_or_default(),
-        outcome.time.clone().unwrap_or_default(),
-        outcome.sent.to_string(),
-        outcome.received.to_string(),
-        outcome.unknown.to_string(),
-        number(outcome.loss_pct),
-        number(outcome.rtt_ms.min),
-        number(outcome.rtt_ms.avg),
-        number(outcome.rtt_ms.max),
-        number(outcome.rtt_ms.stddev),
-        number(outcome.rtt_ms.p50),
-        number(outcome.rtt_ms.p95),
-        number(outcome.ipdv_ms),
-        number(outcome.pdv_ms),
-        number(outcome.jitter_ms),
-        outcome.duplicates.to_string(),
-        outcome.late.to_string(),
-        outcome.reordered.to_string(),
-        outcome.rtts_ms.iter().map(each).collect::<Vec<_>>().join(" "),
-        source.as_str().unwrap_or_default().to_owned(),
-        outcome.error_us.to_string(),
-        outcome.tmax_ms.to_string(),
-        outcome.error.clone().unwrap_or_default(),
-    ];
-    record(out, fields)
+    let fields = match &row.outcome {
+        Outcome::Ping(outcome) => ping::fields(outcome)?.to_vec(),
+        outcome => other::fields(outcome)?.to_vec(),
+    };
+    record(out, once(row.agent.clone().unwrap_or_default()).chain(fields))
+}
+
+/// A number, or nothing.
+fn number(value: Option<f64>) -> String {
+    value.map(|value| value.to_string()).unwrap_or_default()
 }
 
 /// One line of fields, quoted where they need it.

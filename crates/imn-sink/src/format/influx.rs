@@ -1,63 +1,83 @@
-//! InfluxDB line protocol under the names of Telegraf's `ping` input.
+//! InfluxDB line protocol, under Telegraf's names where it has an input for the type.
+
+mod other;
+mod ping;
 
 use std::{
     fmt::Write as _,
     io::{self, Write},
 };
 
-use super::{Row, Summary};
+use imn_contract::latest::Outcome;
 
-/// Telegraf's `result_code`.
-const SUCCESS: u8 = 0;
-const NO_SUCH_HOST: u8 = 1;
-const PING_ERROR: u8 = 2;
+use super::{Row, Summary, time_us};
 
 pub(super) fn row(out: &mut impl Write, row: &Row) -> io::Result<()> {
-    let outcome = &row.outcome;
-    let mut line = String::from("ping");
-    let mut tag = |name: &str, value: &str| {
-        if !value.is_empty() {
-            let _ = write!(line, ",{name}={}", escaped(value));
-        }
+    let line = match &row.outcome {
+        Outcome::Ping(outcome) => ping::line(row, outcome),
+        outcome => other::line(row, outcome),
     };
-    tag("url", &outcome.target);
-    tag("agent", row.agent.as_deref().unwrap_or_default());
-    tag("ip", outcome.address.as_deref().unwrap_or_default());
-    tag("protocol", &outcome.protocol);
-    tag("port", &outcome.port.map(|port| port.to_string()).unwrap_or_default());
-    let _ = write!(line, " packets_transmitted={}i,packets_received={}i", outcome.sent, outcome.received);
-    let mut field = |name: &str, value: Option<f64>| {
-        if let Some(value) = value {
-            let _ = write!(line, ",{name}={value}");
-        }
-    };
-    field("percent_packet_loss", outcome.loss_pct);
-    field("minimum_response_ms", outcome.rtt_ms.min);
-    field("average_response_ms", outcome.rtt_ms.avg);
-    field("maximum_response_ms", outcome.rtt_ms.max);
-    field("standard_deviation_ms", outcome.rtt_ms.stddev);
-    field("percentile50_ms", outcome.rtt_ms.p50);
-    field("percentile95_ms", outcome.rtt_ms.p95);
-    field("jitter_ms", outcome.jitter_ms);
-    let result = match (outcome.sent, &outcome.address) {
-        (0, None) => NO_SUCH_HOST,
-        (0, Some(_)) => PING_ERROR,
-        _ => SUCCESS,
-    };
-    let _ = write!(
-        line,
-        ",packets_unknown={}i,packets_duplicate={}i,packets_late={}i,packets_reordered={}i,result_code={result}i",
-        outcome.unknown, outcome.duplicates, outcome.late, outcome.reordered
-    );
-    if let Some(us) = row.time_us() {
-        let _ = write!(line, " {us}000");
+    let time = time_us(&row.outcome.head()).map(|us| format!(" {us}000")).unwrap_or_default();
+    writeln!(out, "{}{time}", line.text)
+}
+
+/// A point: first its tags, then its fields.
+struct Line {
+    text: String,
+    fields: u32,
+}
+
+impl Line {
+    fn new(measurement: &str) -> Self {
+        Self { text: measurement.to_owned(), fields: 0 }
     }
-    writeln!(out, "{line}")
+
+    /// A tag; none if the value is empty.
+    fn tag(mut self, name: &str, value: &str) -> Self {
+        if !value.is_empty() {
+            let _ = write!(self.text, ",{name}={}", escaped(value));
+        }
+        self
+    }
+
+    fn int(self, name: &str, value: impl Into<u64>) -> Self {
+        let value = value.into();
+        self.field(name, &format!("{value}i"))
+    }
+
+    /// A number; no field if there is none.
+    fn float(self, name: &str, value: Option<f64>) -> Self {
+        match value {
+            Some(value) => self.field(name, &value.to_string()),
+            None => self,
+        }
+    }
+
+    fn flag(self, name: &str, value: bool) -> Self {
+        self.field(name, if value { "true" } else { "false" })
+    }
+
+    /// A text; no field if it is empty.
+    fn words(self, name: &str, value: &str) -> Self {
+        if value.is_empty() {
+            return self;
+        }
+        let plain: String = value.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        self.field(name, &format!("\"{}\"", plain.replace('\\', "\\\\").replace('"', "\\\"")))
+    }
+
+    fn field(mut self, name: &str, value: &str) -> Self {
+        let before = if self.fields == 0 { ' ' } else { ',' };
+        let _ = write!(self.text, "{before}{name}={value}");
+        self.fields += 1;
+        self
+    }
 }
 
 pub(super) fn summary(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
     let mut line = format!(
-        "imn_ping_summary targets={}i,sent={}i,received={}i,lost={}i,unknown={}i,duplicates={}i,elapsed_s={},cpu_s={}",
+        "imn_{}_summary targets={}i,sent={}i,received={}i,lost={}i,unknown={}i,duplicates={}i,elapsed_s={},cpu_s={}",
+        summary.name,
         summary.targets,
         summary.sent,
         summary.received,

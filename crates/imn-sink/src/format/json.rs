@@ -2,8 +2,9 @@
 
 use std::io;
 
-use imn_contract::latest::PingOutcome;
+use imn_contract::latest::Outcome;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::Row;
 
@@ -12,11 +13,23 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     agent: Option<&'a str>,
     #[serde(flatten)]
-    outcome: &'a PingOutcome,
+    outcome: &'a Outcome,
+}
+
+/// What is no object stands under a name.
+#[derive(Serialize)]
+struct Wrapped<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agent: Option<&'a str>,
+    outcome: &'a Value,
 }
 
 pub(super) fn row(row: &Row) -> io::Result<String> {
-    text(&Line { agent: row.agent.as_deref(), outcome: &row.outcome })
+    let agent = row.agent.as_deref();
+    match &row.outcome {
+        Outcome::Other(outcome) if !outcome.is_object() => text(&Wrapped { agent, outcome }),
+        outcome => text(&Line { agent, outcome }),
+    }
 }
 
 pub(super) fn text(value: &impl Serialize) -> io::Result<String> {

@@ -13,6 +13,9 @@ use super::{Format, Row, csv, influx, json, prometheus};
 /// One object for a whole run, as `--summary` writes it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Summary {
+    /// The form of what was measured, such as `ping`.
+    #[serde(skip)]
+    pub name: &'static str,
     /// Targets measured, or tried.
     pub targets: u64,
     /// Packets sent.
@@ -58,6 +61,7 @@ impl Spread {
 /// Adds measurements up.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
+    name: Option<&'static str>,
     targets: u64,
     answered: u64,
     sent: u64,
@@ -71,14 +75,15 @@ pub struct Tally {
 impl Tally {
     /// Takes one measurement in.
     pub fn add(&mut self, row: &Row) {
-        let outcome = &row.outcome;
+        let head = row.outcome.head();
+        self.name.get_or_insert(row.outcome.name());
         self.targets += 1;
-        self.answered += u64::from(row.answered());
-        self.sent += u64::from(outcome.sent);
-        self.received += u64::from(outcome.received);
-        self.unknown += u64::from(outcome.unknown);
-        self.duplicates += u64::from(outcome.duplicates);
-        self.rtts.extend(outcome.rtts_ms.iter().flatten().map(|ms| (ms * 1e6).round() as u64));
+        self.answered += u64::from(head.success);
+        self.sent += u64::from(head.sent);
+        self.received += u64::from(head.received);
+        self.unknown += u64::from(head.unknown);
+        self.duplicates += u64::from(head.duplicates);
+        self.rtts.extend(head.latencies_ms.iter().flatten().map(|ms| (ms * 1e6).round() as u64));
     }
 
     /// Targets so far.
@@ -86,7 +91,7 @@ impl Tally {
         self.targets
     }
 
-    /// Of them, those from which anything came back.
+    /// Of them, those whose measurement met its expectation; for pings: from which anything came back.
     pub fn answered(&self) -> u64 {
         self.answered
     }
@@ -98,6 +103,7 @@ impl Tally {
         let ms = |ns: u64| ns as f64 / 1e6;
         let at = |q| percentile_with_loss(&self.rtts, lost, q).map(ms);
         Summary {
+            name: self.name.unwrap_or("ping"),
             targets: self.targets,
             sent: self.sent,
             received: self.received,
@@ -118,13 +124,16 @@ impl Tally {
 }
 
 impl Summary {
-    /// Writes the summary alone, in place of rows. `atlas` has no form for it and gets the JSON object.
+    /// Writes the summary alone, in place of rows. `atlas` and `mtr-json` have no form for it and get
+    /// the JSON object.
     ///
     /// # Errors
     /// When the output cannot be written to.
     pub fn write(&self, out: &mut impl Write, format: Format) -> io::Result<()> {
         match format {
-            Format::Json | Format::Ndjson | Format::Atlas => writeln!(out, "{}", json::text(self)?),
+            Format::Json | Format::Ndjson | Format::Atlas | Format::MtrJson => {
+                writeln!(out, "{}", json::text(self)?)
+            }
             Format::Table => self.text(out),
             Format::Csv => self.csv(out),
             Format::Influx => influx::summary(out, self),

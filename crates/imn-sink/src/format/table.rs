@@ -1,9 +1,14 @@
 //! Columns for people, written row by row: widths are fixed before the first row is known.
 
+mod other;
+mod ping;
+
 use std::{
     fmt::Write as _,
     io::{self, Write},
 };
+
+use imn_contract::{ModuleType, latest::Outcome};
 
 use super::Row;
 
@@ -16,11 +21,31 @@ pub struct Layout {
     agent: Option<usize>,
     target: usize,
     address: Option<usize>,
+    kind: Option<ModuleType>,
 }
 
 impl Default for Layout {
     fn default() -> Self {
-        Self { agent: None, target: 24, address: None }
+        Self { agent: None, target: 24, address: None, kind: None }
+    }
+}
+
+/// What a type shows of one row.
+struct Line {
+    /// Titles and widths of its columns.
+    columns: &'static [(&'static str, usize)],
+    /// What stands in them.
+    figures: Vec<String>,
+    /// What follows them.
+    notes: Vec<String>,
+    /// Lines of their own below.
+    below: Vec<String>,
+}
+
+fn line(outcome: &Outcome) -> Line {
+    match outcome {
+        Outcome::Ping(outcome) => ping::line(outcome),
+        outcome => other::line(outcome),
     }
 }
 
@@ -44,52 +69,46 @@ impl Layout {
         Self { address: Some(if any_v6 { 39 } else { 15 }), ..self }
     }
 
-    pub(super) fn header(&self, out: &mut impl Write) -> io::Result<()> {
-        let names = ["sent", "recv", "loss", "min ms", "avg ms", "p95 ms", "max ms", "jitter"];
-        self.line(out, ["agent", "target", "address"], names.map(str::to_owned), "")
+    /// For outcomes of this module type; of `icmp` if it is not said.
+    #[must_use]
+    pub fn of(self, kind: ModuleType) -> Self {
+        Self { kind: Some(kind), ..self }
+    }
+
+    /// An outcome of the type that is written, of nothing.
+    pub(super) fn blank(&self) -> Outcome {
+        let icmp = || ModuleType::new("icmp").ok();
+        match self.kind.clone().or_else(icmp) {
+            Some(kind) => Outcome::unmeasured(&kind, "", 0, String::new()),
+            None => Outcome::Other(serde_json::Value::Null),
+        }
+    }
+
+    pub(super) fn header(&self, out: &mut impl Write, outcome: &Outcome) -> io::Result<()> {
+        let columns = line(outcome).columns;
+        let titles: Vec<String> = columns.iter().map(|(title, _)| (*title).to_owned()).collect();
+        self.line(out, ["agent", "target", "address"], columns, &titles, "")
     }
 
     pub(super) fn row(&self, out: &mut impl Write, row: &Row) -> io::Result<()> {
-        let outcome = &row.outcome;
-        let ms = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.3}"));
-        let mut notes = Vec::new();
-        for (count, what) in [
-            (outcome.unknown, "unknown"),
-            (outcome.duplicates, "duplicates"),
-            (outcome.late, "late"),
-            (outcome.reordered, "reordered"),
-        ] {
-            if count > 0 {
-                notes.push(format!("{what} {count}"));
-            }
+        let head = row.outcome.head();
+        let Line { columns, figures, mut notes, below } = line(&row.outcome);
+        notes.extend(head.error.map(str::to_owned));
+        let notes: Vec<String> = notes.iter().map(|note| plain(note)).collect();
+        let names = [row.agent.as_deref().unwrap_or_default(), head.target, head.address.unwrap_or("-")];
+        self.line(out, names, columns, &figures, &notes.join(", "))?;
+        for line in below {
+            writeln!(out, "  {}", plain(&line))?;
         }
-        notes.extend(outcome.error.as_deref().map(plain));
-        self.line(
-            out,
-            [
-                row.agent.as_deref().unwrap_or_default(),
-                &outcome.target,
-                outcome.address.as_deref().unwrap_or("-"),
-            ],
-            [
-                outcome.sent.to_string(),
-                outcome.received.to_string(),
-                outcome.loss_pct.map_or_else(|| "-".to_owned(), |pct| format!("{}%", rounded(pct))),
-                ms(outcome.rtt_ms.min),
-                ms(outcome.rtt_ms.avg),
-                ms(outcome.rtt_ms.p95),
-                ms(outcome.rtt_ms.max),
-                ms(outcome.jitter_ms),
-            ],
-            &notes.join(", "),
-        )
+        Ok(())
     }
 
     fn line(
         &self,
         out: &mut impl Write,
         names: [&str; 3],
-        figures: [String; 8],
+        columns: &[(&str, usize)],
+        figures: &[String],
         notes: &str,
     ) -> io::Result<()> {
         let mut line = String::new();
@@ -98,14 +117,24 @@ impl Layout {
                 let _ = write!(line, "{:<width$}  ", plain(name));
             }
         }
-        for (figure, width) in figures.into_iter().zip([5, 5, 6, 9, 9, 9, 9, 8]) {
-            let _ = write!(line, "{figure:>width$}");
+        for (figure, (_, width)) in figures.iter().zip(columns) {
+            let _ = write!(line, "{:>width$}", plain(figure));
         }
         if !notes.is_empty() {
             let _ = write!(line, "  {notes}");
         }
         writeln!(out, "{}", line.trim_end())
     }
+}
+
+/// Milliseconds, to the microsecond.
+fn ms(value: Option<f64>) -> String {
+    value.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.3}"))
+}
+
+/// A share in percent.
+fn percent(value: Option<f64>) -> String {
+    value.map_or_else(|| "-".to_owned(), |pct| format!("{}%", rounded(pct)))
 }
 
 /// At most one decimal, and none where it says nothing.
