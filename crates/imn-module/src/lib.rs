@@ -3,6 +3,7 @@
 //! A module is a process of its own that does one kind of measurement. Whoever writes one implements [`Module`] and
 //! calls [`run`]; `examples/hello_module.rs` is a whole one. Continuous rounds are an opt-in, [`Standing`]. The
 //! built-in modules `icmp`, `tcp`, `echo`, `faulty` and `heartbeat` use the same interface and nothing else.
+//! A type whose measurement is one future implements [`flight::Measure`] and gets jobs and standing work from it.
 //! [`local`] measures without any network of modules, through the same engines and the same conversion.
 //!
 //! Deliberately absent: the agent (it is met over NATS and by the files that it writes), the engines (`imn-probe`),
@@ -16,6 +17,7 @@ mod convert;
 mod desk;
 mod engine;
 mod error;
+pub mod flight;
 mod health;
 mod live;
 pub mod local;
@@ -30,7 +32,7 @@ mod standing;
 
 pub use async_trait::async_trait;
 pub use builtin::{KINDS, builtin, has_standing};
-pub use context::JobContext;
+pub use context::{JobContext, Sign};
 pub use engine::Pace;
 pub use error::Error;
 pub use imn_contract::{Fault, latest::ProgressKind};

@@ -1,4 +1,7 @@
-//! Measuring from this process alone, as `imn ping --local` does: any number of targets, one engine.
+//! Measuring from this process alone: [`Run`], any number of targets by one engine, as `imn ping` does, and
+//! [`Worker`], the jobs of any module.
+
+mod worker;
 
 use std::{
     collections::VecDeque,
@@ -18,6 +21,8 @@ use crate::{
     engine::{Engine, Pace, Shot},
     ping::{Kind, PingSpec, Protocol, Target, target},
 };
+
+pub use worker::Worker;
 
 /// Targets handed to the engine at once.
 const CHUNK: usize = 4096;

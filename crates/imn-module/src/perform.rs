@@ -23,7 +23,7 @@ use serde_json::Value;
 use tokio::sync::Notify;
 
 use crate::{
-    context::JobContext,
+    context::{JobContext, Outlet, Wire},
     desk::{Desk, Report},
     module::{Job, SharedModule},
 };
@@ -82,15 +82,14 @@ impl Shared {
         let started = clock::now_rfc3339();
         let ttl = Duration::from_millis(task.ttl_ms).min(LONGEST);
         let deadline = received + ttl;
-        let context = JobContext {
+        let wire = Wire {
             client: self.client.clone(),
             agent: self.config.agent.clone(),
             instance: self.config.instance.clone(),
             job: task.job_id.clone(),
-            deadline,
-            stop: stop.clone(),
             seq: Arc::new(AtomicU64::new(0)),
         };
+        let context = JobContext { outlet: Outlet::Network(Box::new(wire)), deadline, stop: stop.clone() };
         let work = AssertUnwindSafe(self.module.run(Self::job(&task), &context)).catch_unwind();
         let verdict = tokio::select! {
             biased;
@@ -176,7 +175,8 @@ impl Shared {
     }
 }
 
-fn panicked(payload: &(dyn Any + Send)) -> Fault {
+/// What a panic is told as.
+pub(crate) fn panicked(payload: &(dyn Any + Send)) -> Fault {
     let text = payload
         .downcast_ref::<&str>()
         .map(|text| (*text).to_owned())

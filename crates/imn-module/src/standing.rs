@@ -36,6 +36,8 @@ use name::Names;
 
 pub(crate) use name::resolve;
 
+/// A round that could not be begun in time is still made this late; its lateness is told. Later, it is a gap.
+pub(crate) const LATEST: Duration = Duration::from_millis(500);
 /// The least that is left of the drain for the spool.
 const LEAST_FLUSH: Duration = Duration::from_millis(200);
 
@@ -55,6 +57,18 @@ pub trait Standing: Send {
 
     /// Adds what has been completed since the last call.
     fn collect(&mut self, done: &mut Vec<Done>);
+
+    /// Adds the keys of rounds that were taken and, since the last call, could not be made in time after all. They
+    /// become gaps.
+    fn refused(&mut self, keys: &mut Vec<u64>) {
+        let _ = keys;
+    }
+
+    /// Tells which plan numbers are still used, after assignments changed. The others may be forgotten and given
+    /// again.
+    fn retain(&mut self, used: &dyn Fn(u32) -> bool) {
+        let _ = used;
+    }
 
     /// 99th percentile of sent − due over the last ten to twenty seconds.
     fn late_p99(&self) -> Duration {
@@ -76,7 +90,7 @@ pub struct Plan {
 pub enum Addressing {
     /// An address, or a name that is to be resolved to one.
     Resolved(Family),
-    /// Something of the type's own: it is passed on in the round's record and not looked at.
+    /// Something of the type's own, such as a URL. It stands in the round's record unless the round has an address.
     Opaque,
 }
 

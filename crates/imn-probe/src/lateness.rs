@@ -19,7 +19,7 @@ pub struct Lateness {
 
 /// Two windows: the one being filled and the one before, so that a snapshot never looks at an empty one.
 #[derive(Debug)]
-pub(crate) struct Histogram {
+pub struct Histogram {
     windows: [Window; 2],
     rotate_at: u64,
 }
@@ -38,12 +38,13 @@ impl Window {
 }
 
 impl Histogram {
-    pub(crate) fn new(now: u64) -> Self {
+    /// An empty one; `now` is monotonic nanoseconds.
+    pub fn new(now: u64) -> Self {
         Self { windows: [Window::new(), Window::new()], rotate_at: now + WINDOW }
     }
 
     /// Notes a packet sent `late` nanoseconds after it was due; `now` is monotonic nanoseconds.
-    pub(crate) fn note(&mut self, late: u64, now: u64) {
+    pub fn note(&mut self, late: u64, now: u64) {
         if now >= self.rotate_at {
             self.windows.swap(0, 1);
             self.windows[0] = Window::new();
@@ -55,7 +56,8 @@ impl Histogram {
         window.max = window.max.max(late);
     }
 
-    pub(crate) fn snapshot(&self) -> Lateness {
+    /// The quantiles of what was noted.
+    pub fn snapshot(&self) -> Lateness {
         let [current, previous] = &self.windows;
         let total = current.total + previous.total;
         let max = current.max.max(previous.max);

@@ -25,7 +25,7 @@ pub mod icmp;
 pub mod tcp;
 pub mod tls;
 
-pub use lateness::Lateness;
+pub use lateness::{Histogram as LatenessHistogram, Lateness};
 pub use mailbox::SubmitError;
 pub use outcome::{Batch, Event, EventKind, Fate, Outcome, Packet, Timestamp, TsSource};
 pub use pace::Rate;

@@ -13,7 +13,7 @@ pub(crate) use manage::{
     AgentVerb, Common, ConfigVerb, ConnectArgs, DocsVerb, JobVerb, ModuleVerb, ResultsVerb, TargetFields,
     TargetVerb, TierFields, TierVerb, Watched,
 };
-pub(crate) use measure::{MeasureArgs, PingArgs, TcpArgs};
+pub(crate) use measure::{AnyArgs, MeasureArgs, PacketArgs, PingArgs, TcpArgs};
 pub(crate) use role_or::RoleOr;
 
 /// Internet Measurement Network: measures reachability, delay, loss and paths from many vantage points.
@@ -38,6 +38,8 @@ pub(crate) enum Command {
     Ping(PingArgs),
     /// Measure reachability and delay by TCP connect.
     Tcp(TcpArgs),
+    /// Measure with any module type.
+    Measure(AnyArgs),
     /// Targets of continuous measurement.
     #[command(subcommand)]
     Target(TargetVerb),

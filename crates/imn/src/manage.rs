@@ -127,7 +127,7 @@ fn item(collection: &str, key: &str) -> String {
 }
 
 /// `k=v` pairs as parameters: each value as JSON where it is some, else as text.
-fn params(pairs: &[(String, String)]) -> Map<String, Value> {
+pub(crate) fn params(pairs: &[(String, String)]) -> Map<String, Value> {
     pairs.iter().map(|(key, value)| (key.clone(), json_or_text(value))).collect()
 }
 

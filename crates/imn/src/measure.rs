@@ -1,5 +1,10 @@
-//! `imn ping` and `imn tcp`: from this process or from agents, the same rows either way.
+//! Measuring: from this process or from agents, the same rows either way.
+//!
+//! `imn ping` and `imn tcp` measure many targets by one engine. What every other type measures is an [`Ask`]: a module
+//! type and its parameters, done for one target at a time by the module's own job.
 
+mod each;
+mod how;
 mod local;
 mod partial;
 mod remote;
@@ -17,10 +22,12 @@ use imn_module::{Family, Pace, PingSpec, Protocol};
 use imn_sink::format::Format;
 
 use crate::{
-    cli::{MeasureArgs, PingArgs, TcpArgs},
+    cli::{AnyArgs, MeasureArgs, PacketArgs, PingArgs, TcpArgs},
     client::Client,
     exit::{Code, Exit},
+    manage,
 };
+use how::{Ask, Batch, How};
 use report::Report;
 
 /// Packets of a live measurement to which no count is given: until Ctrl-C.
@@ -29,26 +36,35 @@ const ENDLESS: u16 = u16::MAX;
 /// What is to be measured, and how it is told.
 struct Work {
     targets: Vec<String>,
-    spec: PingSpec,
-    pace: Pace,
+    how: How,
     args: MeasureArgs,
 }
 
 pub(crate) fn ping(args: PingArgs) -> Result<Code> {
     let spec = PingSpec { protocol: Protocol::Icmp { size: args.size, ttl: None }, ..PingSpec::icmp() };
-    main(&spec, args.measure)
+    packets(&spec, &args.packets, args.measure)
 }
 
 pub(crate) fn tcp(args: TcpArgs) -> Result<Code> {
-    main(&PingSpec::tcp(args.port), args.measure)
+    packets(&PingSpec::tcp(args.port), &args.packets, args.measure)
 }
 
-fn main(base: &PingSpec, args: MeasureArgs) -> Result<Code> {
+/// `imn measure`.
+pub(crate) fn any(args: AnyArgs) -> Result<Code> {
+    let mut ask = Ask::new(&args.kind, args.deadline)?;
+    ask.params = manage::params(&args.params);
+    ask.tmax = args.deadline;
+    ask.rate = args.rate;
+    ask.flag = "--param ";
+    run(How::Ask(ask), args.measure)
+}
+
+fn packets(base: &PingSpec, packets: &PacketArgs, args: MeasureArgs) -> Result<Code> {
     let count = if args.live { ENDLESS } else { base.count };
     let spec = PingSpec {
-        count: args.count.unwrap_or(count),
-        interval: args.interval,
-        timeout: args.timeout,
+        count: packets.count.unwrap_or(count),
+        interval: packets.interval,
+        timeout: packets.timeout,
         family: match (args.ipv4, args.ipv6) {
             (true, _) => Family::V4,
             (_, true) => Family::V6,
@@ -56,10 +72,15 @@ fn main(base: &PingSpec, args: MeasureArgs) -> Result<Code> {
         },
         ..*base
     };
-    spec.check().map_err(|fault| usage(&fault))?;
+    spec.check().map_err(|fault| usage(&fault, "--"))?;
     let mut pace = Pace::default();
-    pace.rate = args.rate.or(pace.rate);
-    pace.prefix_rate = args.prefix_rate.or(pace.prefix_rate);
+    pace.rate = packets.rate.or(pace.rate);
+    pace.prefix_rate = packets.prefix_rate.or(pace.prefix_rate);
+    run(How::Batch(Batch { spec, pace, rate: packets.rate }), args)
+}
+
+/// Measures the targets in this way.
+fn run(how: How, args: MeasureArgs) -> Result<Code> {
     let mut targets = args.targets.clone();
     if let Some(path) = &args.file {
         targets.extend(read_targets(path)?);
@@ -67,14 +88,19 @@ fn main(base: &PingSpec, args: MeasureArgs) -> Result<Code> {
     if targets.is_empty() {
         return Err(Exit::usage("no targets: name some, or give a --file that has some").into());
     }
-    let work = Work { targets, spec, pace, args };
+    let kind = how.kind()?;
+    if let Some(format) = args.output.filter(|format| !format.admits(&kind)) {
+        return Err(Exit::usage(format!("--output {format}: has no form for the type {kind}")).into());
+    }
+    let work = Work { targets, how, args };
     let client = work.args.from.is_some().then(|| Client::find(&work.args.connect)).transpose()?;
-    let report = Report::new(&work);
+    let report = Report::new(&work, kind);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        match (client, work.args.from.clone()) {
-            (Some(client), Some(from)) => remote::run(work, &client, &from, report).await,
-            _ => local::run(work, report).await,
+        match (client, work.args.from.clone(), &work.how) {
+            (Some(client), Some(from), _) => remote::run(&work, &client, &from, report).await,
+            (_, _, How::Batch(batch)) => local::run(&work, batch, report).await,
+            (_, _, How::Ask(ask)) => each::run(&work, ask, report).await,
         }
     })
 }
@@ -108,15 +134,23 @@ fn read_targets(path: &Path) -> Result<Vec<String>> {
 }
 
 /// A fault of the parameters, naming the flag in place of the field.
-fn usage(fault: &Fault) -> Exit {
+fn usage(fault: &Fault, flag: &str) -> Exit {
     let flag = match fault.field.as_deref() {
-        Some("params.count") => "--count: ",
-        Some("params.interval") => "--interval: ",
-        Some("params.timeout") => "--timeout: ",
-        Some("params.size") => "--size: ",
-        Some("params.port") => "--port: ",
-        Some("target") => "TARGET: ",
-        _ => "",
+        Some("target") => "TARGET: ".to_owned(),
+        Some(field) => match field.strip_prefix("params.") {
+            Some(name) => format!("{flag}{}: ", name.replace('_', "-")),
+            None => String::new(),
+        },
+        None => String::new(),
     };
     Exit::usage(format!("{flag}{}", fault.message))
+}
+
+/// Why nothing at all could be measured.
+fn failed(fault: &Fault, flag: &str) -> Exit {
+    match fault.code {
+        400 => usage(fault, flag),
+        404 => Exit::usage(fault.message.clone()),
+        _ => Exit::new(Code::Error, fault.message.clone()),
+    }
 }

@@ -26,8 +26,7 @@ use super::{
 const BEAT: Duration = Duration::from_millis(40);
 /// Rounds are handed over this long before they are due.
 const AHEAD_US: i64 = 1_500_000;
-/// A round that could not be handed over in time is still made this late; its lateness is told. Later, it is a gap.
-const LATEST_US: i64 = 500_000;
+const LATEST_US: i64 = super::LATEST.as_micros() as i64;
 /// The first round of a new assignment is at least this far away.
 const LEAD_US: i64 = 50_000;
 /// An assignment younger than this is owed from its beginning; an older one comes from another instance, which made
@@ -117,6 +116,10 @@ impl Flights {
         slot.1.take()
     }
 
+    fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
+        self.slots.iter().filter_map(|(_, flight)| flight.as_ref().map(|flight| &flight.entry))
+    }
+
     fn overdue(&self, now: Instant) -> Vec<u64> {
         let keyed = self.slots.iter().enumerate();
         keyed
@@ -166,6 +169,7 @@ impl Keeper {
     /// Runs until the stop, then until the rounds in flight are complete.
     pub(super) fn run(mut self, stop: &Stop) {
         let mut done = Vec::new();
+        let mut refused = Vec::new();
         let mut end = None;
         loop {
             let stopping = stop.is_requested();
@@ -180,6 +184,10 @@ impl Keeper {
             self.standing.collect(&mut done);
             for done in done.drain(..) {
                 self.complete(done.key, done.round);
+            }
+            self.standing.refused(&mut refused);
+            for key in refused.drain(..) {
+                self.give_up(key);
             }
             self.sweep();
             self.write(stopping);
@@ -247,6 +255,10 @@ impl Keeper {
             }
         }
         self.names.retain(|name| names.contains(name));
+        let plan = |entry: &Arc<Entry>| entry.plan.as_ref().ok().map(|plan| plan.number);
+        let used: HashSet<u32> =
+            self.schedule.entries().chain(self.flights.entries()).filter_map(plan).collect();
+        self.standing.retain(&|number| used.contains(&number));
         self.began = true;
     }
 
@@ -378,10 +390,15 @@ impl Keeper {
         }
         let taken = self.standing.begin(chunk);
         for due in chunk.drain(..).skip(taken) {
-            if let Some(flight) = self.flights.take(due.key) {
-                self.unsettled.remove(flight.due_us);
-                self.skip(&flight.entry, flight.due_us, 1, reason::OVERLOAD);
-            }
+            self.give_up(due.key);
+        }
+    }
+
+    /// A round that this host is too busy for.
+    fn give_up(&mut self, key: u64) {
+        if let Some(flight) = self.flights.take(key) {
+            self.unsettled.remove(flight.due_us);
+            self.skip(&flight.entry, flight.due_us, 1, reason::OVERLOAD);
         }
     }
 
@@ -418,11 +435,12 @@ impl Keeper {
         self.unsettled.remove(flight.due_us);
         let entry = &flight.entry;
         let address = match &entry.address {
+            _ if !round.address.is_empty() => round.address,
+            Address::Ip(ip) => ip.to_string(),
             Address::Name(name) if matches!(&entry.plan, Ok(plan) if plan.addressing == Addressing::Opaque) => {
                 name.to_string()
             }
-            Address::Ip(ip) if round.address.is_empty() => ip.to_string(),
-            _ => round.address,
+            Address::Name(_) => String::new(),
         };
         self.rounds.push(Round {
             target: Some(entry.target.clone()),
@@ -451,11 +469,10 @@ impl Keeper {
         }
         self.swept = Instant::now();
         for key in self.flights.overdue(self.swept) {
-            if let Some(flight) = self.flights.take(key) {
+            if let Some(flight) = self.flights.get(key) {
                 tracing::error!(target = %flight.entry.target, due_us = flight.due_us, "a round got lost");
-                self.unsettled.remove(flight.due_us);
-                self.skip(&flight.entry, flight.due_us, 1, reason::OVERLOAD);
             }
+            self.give_up(key);
         }
     }
 

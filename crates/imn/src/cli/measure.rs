@@ -8,12 +8,14 @@ use clap::{
 };
 use imn_sink::format::Format;
 
-use super::ConnectArgs;
+use super::{ConnectArgs, tag};
 
 #[derive(Debug, Args)]
 pub(crate) struct PingArgs {
     #[command(flatten)]
     pub(crate) measure: MeasureArgs,
+    #[command(flatten)]
+    pub(crate) packets: PacketArgs,
     /// Bytes of payload.
     #[arg(short, long, value_name = "BYTES", default_value_t = 56, value_parser = clap::value_parser!(u16).range(20..=65_507))]
     pub(crate) size: u16,
@@ -23,15 +25,56 @@ pub(crate) struct PingArgs {
 pub(crate) struct TcpArgs {
     #[command(flatten)]
     pub(crate) measure: MeasureArgs,
+    #[command(flatten)]
+    pub(crate) packets: PacketArgs,
     /// Port to connect to.
     #[arg(short, long, default_value_t = 80, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) port: u16,
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct AnyArgs {
+    /// Module type, such as icmp, tcp or echo; with --from also of modules that only the agents have.
+    #[arg(value_name = "TYPE")]
+    pub(crate) kind: String,
+    #[command(flatten)]
+    pub(crate) measure: MeasureArgs,
+    /// Parameter of the type, its value as JSON or text; repeatable.
+    #[arg(long = "param", value_name = "K=V", value_parser = tag)]
+    pub(crate) params: Vec<(String, String)>,
+    /// How long one target may take, such as `10s`.
+    #[arg(long, default_value = "10s", value_parser = duration)]
+    pub(crate) deadline: Duration,
+    /// Targets begun per second at most.
+    #[arg(long, value_name = "N", conflicts_with = "from")]
+    pub(crate) rate: Option<NonZeroU32>,
+}
+
+/// How many packets, how fast, and how long each is waited for.
+#[derive(Debug, Args)]
+pub(crate) struct PacketArgs {
+    /// Packets to each target [default: 4; with --live as many as possible].
+    #[arg(short, long, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) count: Option<u16>,
+    /// Time between the packets to a target, such as `10ms` or `1s`.
+    #[arg(short, long, default_value = "1s", value_parser = duration)]
+    pub(crate) interval: Duration,
+    /// How long each answer is waited for, such as `500ms` or `2s`; may exceed the interval.
+    #[arg(short, long, default_value = "1s", value_parser = duration)]
+    pub(crate) timeout: Duration,
+    /// Packets per second at most [default: 20000 beyond this host, unlimited toward loopback].
+    #[arg(long, value_name = "PPS", conflicts_with = "from")]
+    pub(crate) rate: Option<NonZeroU32>,
+    /// Packets per second at most to one /24 or /48 beyond this host [default: 200].
+    #[arg(long, value_name = "PPS", conflicts_with = "from")]
+    pub(crate) prefix_rate: Option<NonZeroU32>,
+}
+
+/// What all measurements have.
+#[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(crate) struct MeasureArgs {
-    /// Addresses or names.
+    /// Addresses or names, or what the type measures.
     #[arg(value_name = "TARGET", required_unless_present = "file")]
     pub(crate) targets: Vec<String>,
     /// File of targets, one per line; `-` is standard input. Empty lines and what follows a `#` are left out.
@@ -43,27 +86,12 @@ pub(crate) struct MeasureArgs {
     /// Measure from agents: a region, an agent's id or name, a tag `k=v`, an earlier job's id, `any` (one) or `all`.
     #[arg(long, value_name = "SELECTOR")]
     pub(crate) from: Option<String>,
-    /// Packets to each target [default: 4; with --live as many as possible].
-    #[arg(short, long, value_parser = clap::value_parser!(u16).range(1..))]
-    pub(crate) count: Option<u16>,
-    /// Time between the packets to a target, such as `10ms` or `1s`.
-    #[arg(short, long, default_value = "1s", value_parser = duration)]
-    pub(crate) interval: Duration,
-    /// How long each answer is waited for, such as `500ms` or `2s`; may exceed the interval.
-    #[arg(short, long, default_value = "1s", value_parser = duration)]
-    pub(crate) timeout: Duration,
     /// IPv4 only.
     #[arg(short = '4', long = "ipv4", conflicts_with = "ipv6")]
     pub(crate) ipv4: bool,
     /// IPv6 only.
     #[arg(short = '6', long = "ipv6")]
     pub(crate) ipv6: bool,
-    /// Packets per second at most [default: 20000 beyond this host, unlimited toward loopback].
-    #[arg(long, value_name = "PPS", conflicts_with = "from")]
-    pub(crate) rate: Option<NonZeroU32>,
-    /// Packets per second at most to one /24 or /48 beyond this host [default: 200].
-    #[arg(long, value_name = "PPS", conflicts_with = "from")]
-    pub(crate) prefix_rate: Option<NonZeroU32>,
     /// Form of the output [default: table].
     #[arg(short, long, value_name = "FORMAT", value_parser = format())]
     pub(crate) output: Option<Format>,

@@ -9,18 +9,24 @@ use imn_runtime::{clock, task::Signals};
 use imn_sink::format::Row;
 use tokio::sync::mpsc;
 
-use super::{Work, report::Report};
-use crate::exit::{Code, Exit};
+use super::{
+    Work,
+    each::interrupted,
+    failed,
+    how::Batch,
+    report::Report,
+};
+use crate::exit::Code;
 
 /// Steps that wait to be shown.
 const STEPS: usize = 4096;
 
-pub(super) async fn run(work: Work, mut report: Report) -> Result<Code> {
+pub(super) async fn run(work: &Work, batch: &Batch, mut report: Report) -> Result<Code> {
     let mut signals = Signals::listen()?;
     let plan = Plan {
-        spec: work.spec.clone(),
-        rate: work.args.rate.map(|rate| starts(rate, work.spec.count)),
-        pace: work.pace,
+        spec: batch.spec.clone(),
+        rate: batch.rate.map(|rate| starts(rate, batch.spec.count)),
+        pace: batch.pace,
         progress: report.view.follows(),
     };
     let targets = work.targets.clone();
@@ -29,15 +35,15 @@ pub(super) async fn run(work: Work, mut report: Report) -> Result<Code> {
     std::thread::Builder::new()
         .name("imn-measure".to_owned())
         .spawn(move || measure(targets, plan, &sender))?;
-    let mut batch = Vec::new();
+    let mut some = Vec::new();
     loop {
         tokio::select! {
             biased;
-            _ = signals.next() => return interrupted(&work, report),
-            count = steps.recv_many(&mut batch, STEPS) => if count == 0 { break },
+            _ = signals.next() => return interrupted(work, report),
+            count = steps.recv_many(&mut some, STEPS) => if count == 0 { break },
         }
-        for step in batch.drain(..) {
-            match step.map_err(|fault| failed(&fault))? {
+        for step in some.drain(..) {
+            match step.map_err(|fault| failed(&fault, work.how.flag()))? {
                 Step::Packet { target, detail } => report.view.packet(target, &detail),
                 Step::Done { target, outcome } => report.target(target, vec![row(*outcome)])?,
             }
@@ -60,23 +66,6 @@ fn measure(targets: Vec<String>, plan: Plan, steps: &mpsc::Sender<Result<Step, F
     }
 }
 
-/// Shows what is known so far of every target that has begun.
-fn interrupted(work: &Work, mut report: Report) -> Result<Code> {
-    let begun: Vec<_> = work
-        .targets
-        .iter()
-        .enumerate()
-        .filter(|(number, _)| report.is_open(*number))
-        .filter_map(|(number, name)| Some((number, report.view.so_far(number, name, &work.spec)?)))
-        .filter(|(_, row)| row.outcome.sent > 0)
-        .collect();
-    report.view.clear();
-    for (number, row) in begun {
-        report.target(number, vec![row])?;
-    }
-    report.interrupted()
-}
-
 fn row(outcome: PingOutcome) -> Row {
     let begun = outcome.time.as_deref().and_then(|time| clock::parse_rfc3339(time).ok());
     let elapsed =
@@ -87,11 +76,4 @@ fn row(outcome: PingOutcome) -> Row {
 /// Targets begun per second so that no more packets are sent, once all that run at a time send theirs.
 fn starts(rate: NonZeroU32, count: u16) -> NonZeroU32 {
     NonZeroU32::new(rate.get() / u32::from(count.max(1))).unwrap_or(NonZeroU32::MIN)
-}
-
-fn failed(fault: &Fault) -> Exit {
-    match fault.code {
-        400 => super::usage(fault),
-        _ => Exit::new(Code::Error, fault.message.clone()),
-    }
 }

@@ -94,13 +94,13 @@ impl Partial {
             // What the host adds is told with the outcome only; it is no more than the least round trip.
             error_us: stats.min().map_or(0.0, |ns| ns as f64 / 1e3),
             error: self.error.clone().or_else(|| end.map(str::to_owned)),
-            ..unmeasured(target, spec)
+            ..unmeasured(target, spec, None)
         }
     }
 }
 
 /// An outcome of no packets.
-pub(super) fn unmeasured(target: &str, spec: &PingSpec) -> PingOutcome {
+pub(super) fn unmeasured(target: &str, spec: &PingSpec, error: Option<String>) -> PingOutcome {
     let address: Option<IpAddr> = target.trim_start_matches('[').trim_end_matches(']').parse().ok();
     let (protocol, port, size) = match (spec.protocol, address) {
         (Protocol::Tcp { port }, _) => ("tcp", Some(port), None),
@@ -130,7 +130,7 @@ pub(super) fn unmeasured(target: &str, spec: &PingSpec) -> PingOutcome {
         error_us: 0.0,
         tmax_ms: spec.timeout.as_millis() as u64,
         time: None,
-        error: None,
+        error,
     }
 }
 

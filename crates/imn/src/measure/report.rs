@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::Result;
+use imn_contract::ModuleType;
 use imn_sink::format::{Format, Layout, Row, Tally, Writer};
 use nix::sys::{
     resource::{UsageWho, getrusage},
@@ -44,8 +45,8 @@ struct Held {
 }
 
 impl Report {
-    pub(super) fn new(work: &Work) -> Self {
-        let mut layout = Layout::for_targets(work.targets.iter().map(String::as_str));
+    pub(super) fn new(work: &Work, kind: ModuleType) -> Self {
+        let mut layout = Layout::for_targets(work.targets.iter().map(String::as_str)).of(kind);
         let names = work.targets.iter().any(|target| target.parse::<IpAddr>().is_err());
         if names {
             layout = layout.with_addresses(!work.args.ipv4);
@@ -154,7 +155,7 @@ impl Report {
                 continue;
             }
             if self.format == Format::Atlas && row.agent.is_none() {
-                row.source = row.outcome.address.as_deref().and_then(source);
+                row.source = row.outcome.head().address.and_then(source);
             }
             let Self { writer, view, format, .. } = self;
             view.aside(|| {
