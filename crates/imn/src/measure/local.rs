@@ -9,13 +9,7 @@ use imn_runtime::{clock, task::Signals};
 use imn_sink::format::Row;
 use tokio::sync::mpsc;
 
-use super::{
-    Work,
-    each::interrupted,
-    failed,
-    how::Batch,
-    report::Report,
-};
+use super::{Work, each::interrupted, failed, how::Batch, report::Report};
 use crate::exit::Code;
 
 /// Steps that wait to be shown.

@@ -6,13 +6,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use imn_contract::{ModuleType, latest::{Outcome, ProgressKind}};
+use imn_contract::{
+    ModuleType,
+    latest::{Outcome, ProgressKind},
+};
 use imn_module::{PingSpec, Sign};
 use imn_sink::format::{Format, Layout, Row, Writer};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Map, Value};
 
-use super::{Work, how::{Batch, How}, partial::Partial};
+use super::{
+    Work,
+    how::{Batch, How},
+    partial::Partial,
+};
 
 /// Targets of which single packets are followed at most; beyond that they say nothing to a person.
 const FOLLOWED: usize = 64;
