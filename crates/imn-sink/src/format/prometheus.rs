@@ -57,9 +57,8 @@ impl Page {
             "Whether the address is IPv4 or IPv6",
             family(&head).map(f64::from),
         );
-        match &row.outcome {
-            Outcome::Ping(outcome) => ping::add(&mut samples, outcome, lost(&head)),
-            _ => {}
+        if let Outcome::Ping(outcome) = &row.outcome {
+            ping::add(&mut samples, outcome, lost(&head));
         }
     }
 
