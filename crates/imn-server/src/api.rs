@@ -3,6 +3,7 @@
 mod agents;
 mod audit;
 mod auth;
+mod column;
 mod decode;
 mod document;
 mod edge;

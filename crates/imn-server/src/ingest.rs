@@ -1,7 +1,5 @@
 //! Ingest: sealed batches become committed rows, each exactly once.
 
-mod row;
-
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -210,8 +208,10 @@ async fn show(context: &Context, committed: &[Arc<Batch>]) {
         now,
     );
     if context.live.is_watched() {
-        let rows: Vec<RoundRow> =
-            rounds.iter().filter_map(|(batch, round)| row::stored(batch, round)).collect();
+        let rows: Vec<RoundRow> = rounds
+            .iter()
+            .filter_map(|(batch, round)| RoundRow::of(&batch.agent, &batch.kind, round))
+            .collect();
         context.live.tell(Event::Rounds(Arc::new(rows)));
     }
     record(context, changes).await;

@@ -16,6 +16,7 @@ mod plan;
 mod row;
 mod segment;
 mod table;
+mod typed;
 mod view;
 
 use std::{
@@ -50,6 +51,8 @@ use view::{Chunk, View};
 pub struct EmbeddedConfig {
     /// Rows in memory that are enough for a file; about 200 bytes each.
     pub flush_rows: usize,
+    /// Bytes in memory that are enough for a file: rows of types with lists are larger.
+    pub flush_bytes: usize,
     /// Age of the oldest row in memory at which a file is written however few there are.
     pub flush_after: Duration,
     /// How long rounds and gaps are kept, by due time.
@@ -62,6 +65,7 @@ impl Default for EmbeddedConfig {
     fn default() -> Self {
         Self {
             flush_rows: 80_000,
+            flush_bytes: 64 << 20,
             flush_after: Duration::from_mins(1),
             retention: Duration::from_hours(30 * 24),
             reserve_bytes: 64 << 20,
@@ -347,7 +351,8 @@ fn chunks_of(batches: &[(i64, &Batch)]) -> Result<Vec<Arc<Chunk>>, Error> {
     for (table, rows) in tables {
         let Some(rows) = rows.map_err(Error::arrow("commit"))? else { continue };
         let Some(bounds) = Bounds::of(&table, &rows) else { continue };
-        chunks.push(Arc::new(Chunk { table, rows, bounds, position, since: Instant::now() }));
+        let bytes = rows.get_array_memory_size();
+        chunks.push(Arc::new(Chunk { table, rows, bounds, bytes, position, since: Instant::now() }));
     }
     Ok(chunks)
 }

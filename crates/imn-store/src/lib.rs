@@ -9,10 +9,13 @@
 //! | [`Catalog`] | [`SqlCatalog`] | SQLite or PostgreSQL, by one SQL text |
 //! | [`Results`] | [`EmbeddedResults`] | a directory: commit log, memory, sorted Parquet under a manifest in the catalog |
 //!
+//! The columns of the built-in types are declared in `column`, once for every backend.
+//!
 //! Deliberately absent: tasks (the server's reconcilers call [`Results::maintain`]; what blocks runs on tokio's
 //! blocking threads and ends by itself), clocks (times are arguments), NATS, HTTP, and aggregation of rounds.
 
 mod catalog;
+mod column;
 mod embedded;
 mod model;
 mod results;
@@ -20,6 +23,7 @@ mod sql;
 mod sql_catalog;
 
 pub use catalog::{Catalog, CatalogError};
+pub use column::{Column, ColumnType, Columns, columns, typed};
 pub use embedded::{EmbeddedConfig, EmbeddedResults};
 pub use model::{
     ApiKey, AssignmentRow, AuditEntry, GapRow, IngestBatch, Job, NewJob, Page, RoundRow, StateChange,

@@ -2,10 +2,12 @@
 
 use imn_contract::{
     AgentId, InstanceId, JobId, ModuleType, TargetId,
-    latest::{Batch, JobResult, JobState, TimestampSource},
+    latest::{Batch, JobResult, JobState, Round, TimestampSource},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+
+use crate::column::{self, Columns, loss_pct};
 
 /// One page of a list, in the list's own order.
 #[derive(Clone, Debug)]
@@ -47,8 +49,57 @@ pub struct RoundRow {
     pub error_us: f64,
     /// Each packet in order of sending; `None` for one not received. Empty when the round has one packet.
     pub rtts_us: Vec<Option<f64>>,
-    /// Outcome of a type without columns of its own, as JSON text.
+    /// The columns of its type.
+    pub columns: Columns,
+    /// What of the outcome no column holds, as JSON text: all of it for a type without columns of its own.
     pub outcome: Option<String>,
+}
+
+impl RoundRow {
+    /// A round as a query will give it once it is committed; `None` for one without a target, which no sealed batch
+    /// holds.
+    pub fn of(agent: &AgentId, kind: &ModuleType, round: &Round) -> Option<Self> {
+        let columns = column::columns(kind.as_str());
+        let split = column::split(columns, round);
+        let mut typed = Columns::default();
+        for (column, value) in columns.iter().zip(&split.values) {
+            typed.push(column.name, value);
+        }
+        Some(Self {
+            time_us: round.time_us,
+            due_us: round.due_us,
+            agent: agent.clone(),
+            target: round.target.clone()?,
+            address: round.address.clone(),
+            kind: kind.clone(),
+            sent: round.sent,
+            received: round.received,
+            unknown: round.unknown,
+            duplicates: round.duplicates,
+            late: round.late,
+            reordered: round.reordered,
+            success: round.success,
+            error: round.error.clone(),
+            rtt_min_us: micros(round.rtt_min_ns),
+            rtt_avg_us: micros(round.rtt_avg_ns),
+            rtt_max_us: micros(round.rtt_max_ns),
+            rtt_stddev_us: micros(round.rtt_stddev_ns),
+            ipdv_us: micros(round.ipdv_ns),
+            loss_pct: loss_pct(round),
+            late_us: round.late_us,
+            tmax_us: round.tmax_us,
+            ts_source: round.ts_source,
+            error_us: round.error_ns as f64 / 1e3,
+            rtts_us: round.rtts_ns.iter().map(|ns| micros(*ns)).collect(),
+            columns: typed,
+            outcome: split.rest,
+        })
+    }
+}
+
+/// Nanoseconds as microseconds.
+pub(crate) fn micros(ns: Option<u64>) -> Option<f64> {
+    ns.map(|ns| ns as f64 / 1e3)
 }
 
 /// Rounds that were due and could not be made.

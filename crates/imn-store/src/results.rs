@@ -68,6 +68,8 @@ pub struct RoundQuery {
     pub from_us: Option<i64>,
     /// Due before this time.
     pub to_us: Option<i64>,
+    /// Without what only rounds of one type have: the columns of the type and `outcome` are left empty.
+    pub brief: bool,
     /// At most so many.
     pub limit: Option<usize>,
     /// Order by due time, then agent, then type.

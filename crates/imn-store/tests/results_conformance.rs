@@ -17,8 +17,10 @@ use std::{
 use fixture::{NOON_US, agent, batch, gap, kind, round, seal, target};
 use imn_contract::latest::{Round, TimestampSource};
 use imn_store::{
-    Committed, EmbeddedConfig, EmbeddedResults, GapQuery, Order, Results, RoundQuery, RoundRow, SqlCatalog,
+    Columns, Committed, EmbeddedConfig, EmbeddedResults, GapQuery, Order, Results, RoundQuery, RoundRow,
+    SqlCatalog,
 };
+use serde_json::{Value, json};
 
 struct Backend {
     results: Arc<dyn Results>,
@@ -49,6 +51,7 @@ macro_rules! conformance {
 conformance!(
     a_commit_judges_each_batch_by_its_watermark,
     every_column_comes_back,
+    columns_of_a_type_come_back,
     the_first_round_committed_under_a_key_stays,
     queries_agree_with_a_model,
     a_scan_streams_in_order_and_can_be_left,
@@ -144,6 +147,7 @@ async fn every_column_comes_back(results: Arc<dyn Results>) {
         ts_source: TimestampSource::Mixed,
         error_us: 1.234,
         rtts_us: vec![Some(1_000.001), None, Some(2_000.003), None],
+        columns: Columns::default(),
         outcome: Some("{\"x\":1}".into()),
     };
     for state in ["memory", "files"] {
@@ -154,6 +158,51 @@ async fn every_column_comes_back(results: Arc<dyn Results>) {
         assert_eq!((silent.loss_pct, silent.rtt_avg_us, &silent.error), (None, None, &None), "{state}");
         assert_eq!((silent.success, silent.ts_source), (false, TimestampSource::User), "{state}");
         assert!(silent.rtts_us.is_empty() && silent.outcome.is_none(), "{state}");
+        results.compact().await.unwrap();
+    }
+}
+
+async fn columns_of_a_type_come_back(results: Arc<dyn Results>) {
+    let healthy = json!({
+        "load": [0.5, 0.25, 0.125], "memory_total": 8_589_934_592u64, "memory_available": 17, "uptime_s": 3.5,
+        "clock_offset_us": null, "clock_synced": false,
+    });
+    let mut newer = healthy.clone();
+    newer["clock_offset_us"] = json!(-12.5);
+    newer["disk"] = json!({ "free": 1 });
+    newer["memory_total"] = json!("much");
+    let of = |number, outcome: Option<&Value>| Round {
+        outcome: outcome.map(ToString::to_string),
+        ..round(number, NOON_US + number as i64)
+    };
+    let rounds = vec![of(0, Some(&healthy)), of(1, Some(&newer)), of(2, None)];
+    let expected: Vec<RoundRow> =
+        rounds.iter().map(|round| RoundRow::of(&agent("lon1"), &kind("heartbeat"), round).unwrap()).collect();
+    assert_eq!(serde_json::to_value(&expected[0].columns).unwrap(), healthy);
+    assert_eq!(expected[0].outcome, None);
+    assert_eq!(expected[1].columns.get("clock_offset_us"), json!(-12.5));
+    assert_eq!(expected[1].columns.get("memory_total"), Value::Null);
+    let rest: Value = serde_json::from_str(expected[1].outcome.as_ref().unwrap()).unwrap();
+    assert_eq!(rest, json!({ "disk": { "free": 1 }, "memory_total": "much" }));
+    assert_eq!(expected[2].columns.get("load"), Value::Null);
+
+    let [first, second, third] = rounds.try_into().unwrap();
+    results.commit(vec![batch("lon1", "heartbeat", 1, 1, vec![first])]).await.unwrap();
+    results.maintain(NOON_US).await.unwrap();
+    results.commit(vec![batch("lon1", "heartbeat", 1, 2, vec![second, third])]).await.unwrap();
+    for state in ["mixed", "files"] {
+        assert_eq!(all(&*results).await, expected, "{state}");
+        let mut scanned = Vec::new();
+        let mut visit = |row| {
+            scanned.push(row);
+            ControlFlow::Continue(())
+        };
+        results.scan(&RoundQuery::default(), &mut visit).await.unwrap();
+        assert_eq!(scanned, expected, "{state}");
+        let brief = RoundQuery { brief: true, ..RoundQuery::default() };
+        let bare = |row: &RoundRow| RoundRow { columns: Columns::default(), outcome: None, ..row.clone() };
+        let expected: Vec<RoundRow> = expected.iter().map(bare).collect();
+        assert_eq!(results.rounds(&brief).await.unwrap(), expected, "{state}");
         results.compact().await.unwrap();
     }
 }
@@ -228,6 +277,7 @@ async fn queries_agree_with_a_model(results: Arc<dyn Results>) {
                 from_us,
                 to_us: (random(2) == 0)
                     .then(|| from_us.unwrap_or(NOON_US) + random(3_600) as i64 * 1_000_000),
+                brief: random(2) == 0,
                 limit: (random(2) == 0).then(|| random(50)),
                 order: if random(2) == 0 { Order::Ascending } else { Order::Descending },
             };

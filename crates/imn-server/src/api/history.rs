@@ -179,6 +179,7 @@ mod tests {
             ts_source: TimestampSource::Kernel,
             error_us: 0.0,
             rtts_us: if rtts_us.len() > 1 { rtts_us.to_vec() } else { Vec::new() },
+            columns: imn_store::Columns::default(),
             outcome: None,
         }
     }

@@ -34,6 +34,9 @@ use crate::clock::now_us;
 const NDJSON: &str = "application/x-ndjson";
 /// Rounds read at once for an export or an aggregation.
 const CHUNK: usize = 5_000;
+/// Rounds read first for an export, and bytes of a part of it that are enough: a round can be as long as a message.
+const FIRST_CHUNK: usize = 250;
+const PART_BYTES: usize = 4 << 20;
 /// What `/history` shows when the request does not say, in microseconds.
 const DEFAULT_RANGE_US: i64 = 3_600_000_000;
 /// Steps of `/history` when the request does not say how long one is.
@@ -275,6 +278,7 @@ async fn history(
             kind,
             from_us: Some(from),
             to_us: Some(to),
+            brief: true,
             limit: None,
             order: Order::Ascending,
         },
@@ -327,7 +331,8 @@ async fn results(
     let kind = kind(query.kind.as_deref())?;
     let target = find(&api, &id).await?.id;
     let question = format!("results\0{target}\0{from_us:?}\0{to_us:?}\0{agent:?}\0{kind:?}\0{order:?}");
-    let rounds = RoundQuery { target: Some(target), agent, kind, from_us, to_us, limit: None, order };
+    let rounds =
+        RoundQuery { target: Some(target), agent, kind, from_us, to_us, brief: false, limit: None, order };
     if wants_ndjson(&headers) {
         let rounds = RoundQuery { order: Order::Ascending, ..rounds };
         return Ok(export(api.context.results.clone(), rounds));
@@ -423,19 +428,23 @@ fn wants_ndjson(headers: &HeaderMap) -> bool {
 
 /// Streams all rounds that match, then their number.
 fn export(results: Arc<dyn Results>, query: RoundQuery) -> Response {
-    let start = Some((Scan::new(query, None), 0u64));
+    let start = Some((Scan::new(query, None), 0u64, FIRST_CHUNK));
     let lines = stream::try_unfold(start, move |state| {
         let results = results.clone();
         async move {
-            let Some((mut scan, count)) = state else { return Ok(None) };
-            let rows = scan.next(&*results, CHUNK).await?;
-            let count = count + rows.len() as u64;
-            let last = rows.len() < CHUNK;
+            let Some((mut scan, count, chunk)) = state else { return Ok(None) };
+            let rows = scan.next(&*results, chunk).await?;
+            let read = rows.len();
+            let count = count + read as u64;
             let mut text = lines(rows);
-            if last {
+            let next = if read < chunk {
                 text.extend_from_slice(format!("{{\"count\":{count}}}\n").as_bytes());
-            }
-            Ok::<_, ResultsError>(Some((Bytes::from(text), (!last).then_some((scan, count)))))
+                None
+            } else {
+                let row_bytes = (text.len() / read.max(1)).max(1);
+                Some((scan, count, (PART_BYTES / row_bytes).clamp(1, CHUNK)))
+            };
+            Ok::<_, ResultsError>(Some((Bytes::from(text), next)))
         }
     });
     ([(header::CONTENT_TYPE, NDJSON)], Body::from_stream(lines)).into_response()

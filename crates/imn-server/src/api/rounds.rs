@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::text;
+use super::{column::RoundColumns, text};
 
 /// Rows at one due time that are expected at most beyond those asked for; more only cost another query.
 const TIES: usize = 256;
@@ -73,7 +73,10 @@ pub(crate) struct Round {
     /// Each packet's round-trip time in order of sending, in microseconds, null for one not received; empty when
     /// the round has one packet.
     pub(crate) rtts_us: Vec<Option<f64>>,
-    /// Outcome of a type without columns of its own.
+    /// The columns of its type.
+    #[serde(flatten)]
+    pub(crate) columns: RoundColumns,
+    /// What of the outcome no column holds: all of it for a type without columns of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub(crate) outcome: Option<Value>,
@@ -204,7 +207,9 @@ impl From<RoundRow> for Round {
             },
             error_us: row.error_us,
             rtts_us: row.rtts_us,
-            outcome: row.outcome.and_then(|text| serde_json::from_str(&text).ok()),
+            columns: RoundColumns(row.columns),
+            // What a module wrote that is no JSON is still what it wrote.
+            outcome: row.outcome.map(|text| serde_json::from_str(&text).unwrap_or(Value::String(text))),
         }
     }
 }

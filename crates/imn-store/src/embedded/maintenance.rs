@@ -17,7 +17,7 @@ use super::{
     lock_of, manifest,
     merge::{Merge, Source},
     plan::{HOUR_US, hour_of, plan},
-    segment::{self, MemorySource, Segment, SharedSegment, unfinished},
+    segment::{self, MemorySource, Segment, SharedSegment, Width, unfinished},
     table::{Filter, Table},
     view::{Chunk, View},
 };
@@ -130,6 +130,7 @@ impl Store {
         let view = self.view();
         let oldest = view.chunks.first().map(|chunk| chunk.since);
         view.memory_rows() >= self.config.flush_rows
+            || view.memory_bytes() >= self.config.flush_bytes
             || oldest.is_some_and(|since| since.elapsed() >= self.config.flush_after)
     }
 
@@ -177,7 +178,7 @@ impl Store {
                     let rows = rows_due(table, chunk, &filter)?;
                     sources.extend(rows.map(|rows| Box::new(rows) as Box<dyn Source>));
                 }
-                let mut merged = Merge::new(table, sources, WRITE_BATCH)?;
+                let mut merged = Merge::new(table, sources, table.batch_rows(WRITE_BATCH))?;
                 segments.extend(self.write(maintenance, table, 0, maintenance.covered + 1, &mut merged)?);
             }
         }
@@ -201,8 +202,8 @@ impl Store {
         let Some(first) = inputs.first() else { return Ok(()) };
         let begin = Instant::now();
         let sources: Result<Vec<_>, _> =
-            inputs.iter().map(|input| segment::read(input, &self.root, &Filter::ALL)).collect();
-        let mut merged = Merge::new(&first.table, sources?, WRITE_BATCH)?;
+            inputs.iter().map(|input| segment::read(input, &self.root, &Filter::ALL, Width::Whole)).collect();
+        let mut merged = Merge::new(&first.table, sources?, first.table.batch_rows(WRITE_BATCH))?;
         let output = self.write(maintenance, &first.table, level, first.first_position, &mut merged)?;
         let rows = output.as_ref().map_or(0, |segment| segment.rows);
         self.change(maintenance, runtime, output.into_iter().collect(), inputs, None)?;
@@ -320,7 +321,7 @@ fn rows_due(table: &Table, chunk: &Chunk, filter: &Filter) -> Result<Option<Memo
     let dues = chunk.rows.column(table.due_columns().0).as_primitive::<TimestampMicrosecondType>().values();
     let within = |due: &i64| (filter.from_us..filter.to_us).contains(due);
     if dues.iter().all(within) {
-        return MemorySource::new(table, &chunk.rows, &Filter::ALL).map(Some);
+        return MemorySource::new(table, &chunk.rows, &Filter::ALL, Width::Whole).map(Some);
     }
     let mask = dues.iter().map(|due| Some(within(due))).collect();
     let rows =
@@ -328,7 +329,7 @@ fn rows_due(table: &Table, chunk: &Chunk, filter: &Filter) -> Result<Option<Memo
     if rows.num_rows() == 0 {
         return Ok(None);
     }
-    MemorySource::new(table, &rows, &Filter::ALL).map(Some)
+    MemorySource::new(table, &rows, &Filter::ALL, Width::Whole).map(Some)
 }
 
 /// The hours in which rows of chunks are due (begin, end), the oldest together if they are too many: times come from

@@ -10,6 +10,10 @@ use arrow::{
 
 use super::{error::Error, table::Table};
 
+/// Bytes of a batch of output that are enough, and rows that it has all the same.
+const OUT_BYTES: usize = 8 << 20;
+const LEAST_OUT: usize = 64;
+
 /// Batches sorted by the table's key, one after the other.
 pub(super) trait Source: Send {
     /// The next batch, never empty; `None` at the end.
@@ -69,6 +73,8 @@ impl Merge {
         key.clear();
         key.extend_from_slice(keys.row(0).data());
         self.heap.push(Reverse((key, source)));
+        let row_bytes = batch.get_array_memory_size() / batch.num_rows().max(1);
+        self.rows_out = self.rows_out.min((OUT_BYTES / row_bytes.max(1)).max(LEAST_OUT));
         self.cursors[source] = Some(Cursor { batch: self.batches.len(), keys, row: 0 });
         self.batches.push(batch);
         Ok(())

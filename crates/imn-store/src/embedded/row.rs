@@ -14,10 +14,15 @@ use imn_contract::{
     AgentId, IdError, ModuleType, TargetId,
     latest::{Batch, Gap, Round, TimestampSource},
 };
-use imn_metric::Counts;
 
-use super::table::Table;
-use crate::model::{GapRow, RoundRow};
+use super::{
+    table::{Table, round as column},
+    typed::{self, Filler},
+};
+use crate::{
+    column::{Columns, loss_pct},
+    model::{GapRow, RoundRow, micros},
+};
 
 /// The rounds of batches of one type, sorted and unique by the table's key: of rounds told twice the first stays.
 pub(super) fn rounds(kind: &ModuleType, batches: &[&Batch]) -> Result<Option<RecordBatch>, ArrowError> {
@@ -36,6 +41,8 @@ pub(super) fn rounds(kind: &ModuleType, batches: &[&Batch]) -> Result<Option<Rec
         return Ok(None);
     }
     let count = rows.len();
+    let table = Table::Rounds(kind.clone());
+    let mut typed = Filler::new(table.typed());
     let mut time = times(count);
     let mut due = times(count);
     let [mut agent, mut target, mut address, mut kinds, mut error, mut ts_source, mut outcome] =
@@ -77,9 +84,9 @@ pub(super) fn rounds(kind: &ModuleType, batches: &[&Batch]) -> Result<Option<Rec
             rtts.values().append_option(micros(*rtt));
         }
         rtts.append(!round.rtts_ns.is_empty());
-        outcome.append_option(round.outcome.as_deref());
+        outcome.append_option(typed.take(round)?);
     }
-    let columns: Vec<ArrayRef> = vec![
+    let mut columns: Vec<ArrayRef> = vec![
         Arc::new(time.finish()),
         Arc::new(due.finish()),
         Arc::new(agent.finish()),
@@ -107,7 +114,8 @@ pub(super) fn rounds(kind: &ModuleType, batches: &[&Batch]) -> Result<Option<Rec
         Arc::new(rtts.finish()),
         Arc::new(outcome.finish()),
     ];
-    RecordBatch::try_new(Table::Rounds(kind.clone()).schema(), columns).map(Some)
+    columns.extend(typed.finish()?);
+    RecordBatch::try_new(table.schema(), columns).map(Some)
 }
 
 /// The gaps of batches, sorted and unique by the table's key.
@@ -158,8 +166,8 @@ pub(super) fn gaps(batches: &[&Batch]) -> Result<Option<RecordBatch>, ArrowError
     RecordBatch::try_new(Table::Gaps.schema(), columns).map(Some)
 }
 
-/// Reads a round.
-pub(super) fn round(batch: &RecordBatch, row: usize) -> Result<RoundRow, IdError> {
+/// Reads a round of a table, of whose columns the batch may have the first ones only.
+pub(super) fn round(table: &Table, batch: &RecordBatch, row: usize) -> Result<RoundRow, IdError> {
     let text = |column: usize| batch.column(column).as_string::<i32>().value(row);
     let optional_text = |column: usize| {
         let array = batch.column(column).as_string::<i32>();
@@ -172,6 +180,7 @@ pub(super) fn round(batch: &RecordBatch, row: usize) -> Result<RoundRow, IdError
         array.is_valid(row).then(|| array.value(row))
     };
     let rtts = batch.column(24).as_list::<i32>();
+    let whole = batch.num_columns() > column::BRIEF;
     Ok(RoundRow {
         time_us: time(0),
         due_us: time(1),
@@ -202,7 +211,12 @@ pub(super) fn round(batch: &RecordBatch, row: usize) -> Result<RoundRow, IdError
         } else {
             Vec::new()
         },
-        outcome: optional_text(25),
+        columns: if whole {
+            typed::read(table.typed(), batch, column::TYPED, row)
+        } else {
+            Columns::default()
+        },
+        outcome: if whole { optional_text(column::OUTCOME) } else { None },
     })
 }
 
@@ -223,16 +237,6 @@ pub(super) fn gap(batch: &RecordBatch, row: usize) -> Result<GapRow, IdError> {
 
 fn times(count: usize) -> TimestampMicrosecondBuilder {
     TimestampMicrosecondBuilder::with_capacity(count).with_timezone("UTC")
-}
-
-fn micros(nanos: Option<u64>) -> Option<f64> {
-    nanos.map(|nanos| nanos as f64 / 1_000.0)
-}
-
-fn loss_pct(round: &Round) -> Option<f64> {
-    let counts =
-        Counts { sent: round.sent.into(), received: round.received.into(), unknown: round.unknown.into() };
-    counts.loss_pct()
 }
 
 const fn source_name(source: TimestampSource) -> &'static str {

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use arrow::{array::RecordBatch, compute::filter_record_batch};
+use arrow::{array::RecordBatch, compute::filter_record_batch, datatypes::SchemaRef};
 use parquet::{
     arrow::{
         ArrowWriter, ProjectionMask,
@@ -27,15 +27,21 @@ use parquet::{
 use super::{
     error::Error,
     merge::Source,
-    table::{Bounds, Filter, Table, check_schema, rows_of_target},
+    table::{Bounds, Filter, Table, check_schema, round, rows_of_target},
+    typed,
 };
+use crate::results::RoundQuery;
 
 /// Rows of a row group: few enough to buffer while they are written, many enough to keep the footer small.
 const ROW_GROUP: usize = 128 * 1024;
+/// Encoded bytes of a row group that are enough, of rows that are large.
+const ROW_GROUP_BYTES: usize = 32 << 20;
 /// Rows of a page, which is the least that is read and decompressed.
 const PAGE: usize = 2_048;
 /// Rows decoded at a time.
 const READ_BATCH: usize = 2_048;
+/// Bytes of a batch that is decoded, as far as the file's footer tells.
+const READ_BYTES: u64 = 1 << 20;
 const ZSTD_LEVEL: i32 = 3;
 
 /// A live file.
@@ -52,6 +58,20 @@ pub(super) struct Segment {
     pub(super) bounds: Bounds,
     pub(super) rows: u64,
     pub(super) bytes: u64,
+}
+
+/// Which columns of rounds are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Width {
+    Whole,
+    /// Those that all types share, without the outcome.
+    Brief,
+}
+
+impl Width {
+    pub(super) const fn of(query: &RoundQuery) -> Self {
+        if query.brief { Self::Brief } else { Self::Whole }
+    }
 }
 
 /// The name under which a file is written, until the manifest has it.
@@ -114,6 +134,7 @@ fn properties(table: &Table) -> WriterProperties {
         .set_created_by(concat!("imn ", env!("CARGO_PKG_VERSION")).to_owned())
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL).unwrap_or_default()))
         .set_max_row_group_row_count(Some(ROW_GROUP))
+        .set_max_row_group_bytes(Some(ROW_GROUP_BYTES))
         .set_data_page_row_count_limit(PAGE)
         .set_write_batch_size(PAGE)
         .set_sorting_columns(Some(sorting.collect()))
@@ -143,7 +164,12 @@ fn properties(table: &Table) -> WriterProperties {
 }
 
 /// Reads the rows of a file that match.
-pub(super) fn read(segment: &Segment, root: &Path, filter: &Filter) -> Result<Box<dyn Source>, Error> {
+pub(super) fn read(
+    segment: &Segment,
+    root: &Path,
+    filter: &Filter,
+    width: Width,
+) -> Result<Box<dyn Source>, Error> {
     let path = root.join(&segment.path);
     let file = File::open(&path).map_err(Error::io("read segment", &path))?;
     let error = Error::parquet("read segment", &path);
@@ -153,8 +179,19 @@ pub(super) fn read(segment: &Segment, root: &Path, filter: &Filter) -> Result<Bo
     let table = &segment.table;
     check_schema(table, metadata.schema()).map_err(Error::arrow("read segment"))?;
     let selected = filter.target.as_ref().map(|target| select(table, metadata.metadata(), target));
+    let mut schema = table.schema();
+    let rows = match width {
+        Width::Whole => batch_rows(table, metadata.metadata()),
+        Width::Brief => READ_BATCH,
+    };
     let mut builder =
-        ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata).with_batch_size(READ_BATCH);
+        ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata).with_batch_size(rows);
+    if width == Width::Brief {
+        let columns: Vec<usize> = (0..round::BRIEF).collect();
+        schema = Arc::new(schema.project(&columns).map_err(Error::arrow("read segment"))?);
+        let columns = ProjectionMask::roots(builder.parquet_schema(), columns);
+        builder = builder.with_projection(columns);
+    }
     if let Some((groups, rows)) = selected {
         builder = builder.with_row_groups(groups).with_row_selection(rows);
     }
@@ -165,7 +202,17 @@ pub(super) fn read(segment: &Segment, root: &Path, filter: &Filter) -> Result<Bo
         builder = builder.with_row_filter(RowFilter::new(vec![Box::new(predicate)]));
     }
     let reader = builder.build().map_err(&error)?;
-    Ok(Box::new(SegmentSource { reader, path }))
+    Ok(Box::new(SegmentSource { reader, path, schema }))
+}
+
+/// Rows to decode at a time.
+fn batch_rows(table: &Table, metadata: &ParquetMetaData) -> usize {
+    let of_group = metadata.row_groups().iter().map(|group| {
+        let bytes = group.total_byte_size().max(0) as u64;
+        bytes / (group.num_rows().max(1) as u64)
+    });
+    let row_bytes = of_group.max().unwrap_or_default().max(1);
+    (READ_BYTES / row_bytes).clamp(16, table.batch_rows(READ_BATCH) as u64) as usize
 }
 
 /// The row groups that may hold the target, and which of their rows may be its.
@@ -213,12 +260,19 @@ fn select(table: &Table, metadata: &ParquetMetaData, target: &str) -> (Vec<usize
 struct SegmentSource {
     reader: ParquetRecordBatchReader,
     path: PathBuf,
+    /// What its batches are to have.
+    schema: SchemaRef,
 }
 
 impl Source for SegmentSource {
     fn next_batch(&mut self) -> Result<Option<RecordBatch>, Error> {
         loop {
-            match self.reader.next().transpose() {
+            let batch = self
+                .reader
+                .next()
+                .transpose()
+                .and_then(|batch| batch.map(|batch| typed::conform(&batch, &self.schema)).transpose());
+            match batch {
                 Ok(Some(batch)) if batch.num_rows() == 0 => {}
                 Ok(batch) => return Ok(batch),
                 Err(error) => {
@@ -233,11 +287,20 @@ impl Source for SegmentSource {
 pub(super) struct MemorySource(Option<RecordBatch>);
 
 impl MemorySource {
-    pub(super) fn new(table: &Table, batch: &RecordBatch, filter: &Filter) -> Result<Self, Error> {
+    pub(super) fn new(
+        table: &Table,
+        batch: &RecordBatch,
+        filter: &Filter,
+        width: Width,
+    ) -> Result<Self, Error> {
         let mut batch = match &filter.target {
             Some(target) => rows_of_target(table, batch, target),
             None => batch.clone(),
         };
+        if width == Width::Brief {
+            let columns: Vec<usize> = (0..round::BRIEF).collect();
+            batch = batch.project(&columns).map_err(Error::arrow("read memory"))?;
+        }
         if *filter != Filter::ALL && batch.num_rows() > 0 {
             let matching = filter.matches_full(table, &batch);
             batch = filter_record_batch(&batch, &matching).map_err(Error::arrow("read memory"))?;

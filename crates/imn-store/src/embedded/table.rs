@@ -1,6 +1,7 @@
 //! Tables and their columns: one per module type for rounds, one for gaps.
 
 use std::{
+    collections::HashMap,
     path::PathBuf,
     sync::{Arc, LazyLock},
 };
@@ -11,6 +12,9 @@ use arrow::{
     error::ArrowError,
 };
 use imn_contract::ModuleType;
+
+use super::typed;
+use crate::column::{Column, columns, typed as typed_kinds};
 
 /// What a file or a chunk holds rows of. Ordered: rounds by type, then gaps.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,6 +28,10 @@ pub(super) mod round {
     pub(in super::super) const DUE: usize = 1;
     pub(in super::super) const AGENT: usize = 2;
     pub(in super::super) const TARGET: usize = 3;
+    /// Columns of a round without its outcome, which is next, and the columns of its type, which follow.
+    pub(in super::super) const BRIEF: usize = 25;
+    pub(in super::super) const OUTCOME: usize = BRIEF;
+    pub(in super::super) const TYPED: usize = OUTCOME + 1;
 }
 
 /// Positions of columns in [`GAPS`].
@@ -34,7 +42,8 @@ pub(super) mod gap {
     pub(in super::super) const LAST_DUE: usize = 4;
 }
 
-/// Columns of rounds: those of the result row, in its order.
+/// Columns of rounds: those of the result row, in its order. Those of the type follow, so that the positions of these
+/// are the same for all types.
 static ROUNDS: LazyLock<SchemaRef> = LazyLock::new(|| {
     let optional = |name: &str, kind: DataType| Field::new(name, kind, true);
     let rtt = |name: &str| optional(name, DataType::Float64);
@@ -69,6 +78,15 @@ static ROUNDS: LazyLock<SchemaRef> = LazyLock::new(|| {
     ]))
 });
 
+/// Columns of rounds of the types that have more.
+static TYPED_ROUNDS: LazyLock<HashMap<&'static str, SchemaRef>> = LazyLock::new(|| {
+    let schema = |kind| {
+        let typed = columns(kind).iter().map(|column| Arc::new(typed::field(column)));
+        Arc::new(Schema::new(ROUNDS.fields().iter().cloned().chain(typed).collect::<Vec<_>>()))
+    };
+    typed_kinds().map(|kind| (kind, schema(kind))).collect()
+});
+
 /// Columns of gaps.
 static GAPS: LazyLock<SchemaRef> = LazyLock::new(|| {
     Arc::new(Schema::new(vec![
@@ -97,9 +115,23 @@ fn count(name: &str) -> Field {
 impl Table {
     pub(super) fn schema(&self) -> SchemaRef {
         match self {
-            Self::Rounds(_) => Arc::clone(&ROUNDS),
+            Self::Rounds(kind) => Arc::clone(TYPED_ROUNDS.get(kind.as_str()).unwrap_or(&ROUNDS)),
             Self::Gaps => Arc::clone(&GAPS),
         }
+    }
+
+    /// The columns that its type has beyond those of all rounds.
+    pub(super) fn typed(&self) -> &'static [Column] {
+        match self {
+            Self::Rounds(kind) => columns(kind.as_str()),
+            Self::Gaps => &[],
+        }
+    }
+
+    /// Rows of a batch in memory at most, of `rows` for a table whose rows are small: those with columns of their own
+    /// hold lists, and an outcome can be as long as a message.
+    pub(super) fn batch_rows(&self, rows: usize) -> usize {
+        if self.typed().is_empty() { rows } else { rows / 8 }
     }
 
     /// The columns by which rows are sorted and unique. Of gaps it is all of them: a gap told twice is one.
@@ -272,17 +304,19 @@ pub(super) fn rows_of_target(table: &Table, batch: &RecordBatch, target: &str) -
     batch.slice(begin, end - begin)
 }
 
-/// Whether a file has the columns that this program writes.
+/// Whether a file's rows can be given the columns of this program: older ones lack some that were added since.
 pub(super) fn check_schema(table: &Table, schema: &SchemaRef) -> Result<(), ArrowError> {
-    let names = |schema: &SchemaRef| {
-        schema
-            .fields()
-            .iter()
-            .map(|field| (field.name().clone(), field.data_type().clone()))
-            .collect::<Vec<_>>()
+    let ours = table.schema();
+    // What is looked for by position is where it always was.
+    let fixed = match table {
+        Table::Rounds(_) => round::TYPED,
+        Table::Gaps => ours.fields().len(),
     };
-    if names(&table.schema()) == names(schema) {
-        return Ok(());
+    let names = |schema: &SchemaRef| {
+        schema.fields().iter().take(fixed).map(|field| field.name().clone()).collect::<Vec<_>>()
+    };
+    if names(schema) != names(&ours) {
+        return Err(ArrowError::SchemaError("the file's columns are not those that imn writes".into()));
     }
-    Err(ArrowError::SchemaError("the file's columns are not those that this imn writes".into()))
+    typed::check(schema.fields(), ours.fields())
 }

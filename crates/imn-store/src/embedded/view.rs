@@ -10,7 +10,7 @@ use super::{
     error::Error,
     merge::{Merge, Source},
     row,
-    segment::{self, MemorySource, SharedSegment},
+    segment::{self, MemorySource, SharedSegment, Width},
     table::{Bounds, Filter, Table, round},
 };
 use crate::{
@@ -27,6 +27,8 @@ pub(super) struct Chunk {
     pub(super) table: Table,
     pub(super) rows: RecordBatch,
     pub(super) bounds: Bounds,
+    /// Space that the rows take.
+    pub(super) bytes: usize,
     /// Last position in the log of its rows.
     pub(super) position: i64,
     pub(super) since: Instant,
@@ -56,10 +58,10 @@ enum Rows<'a> {
 }
 
 impl Part<'_> {
-    fn open(&self, root: &Path, filter: &Filter) -> Result<Box<dyn Source>, Error> {
+    fn open(&self, root: &Path, filter: &Filter, width: Width) -> Result<Box<dyn Source>, Error> {
         match self.rows {
-            Rows::Memory(rows) => Ok(Box::new(MemorySource::new(self.table, rows, filter)?)),
-            Rows::File(segment) => segment::read(segment, root, filter),
+            Rows::Memory(rows) => Ok(Box::new(MemorySource::new(self.table, rows, filter, width)?)),
+            Rows::File(segment) => segment::read(segment, root, filter, width),
         }
     }
 }
@@ -67,6 +69,10 @@ impl Part<'_> {
 impl View {
     pub(super) fn memory_rows(&self) -> usize {
         self.chunks.iter().map(|chunk| chunk.rows.num_rows()).sum()
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.chunks.iter().map(|chunk| chunk.bytes).sum()
     }
 
     /// The tables that have rows.
@@ -91,10 +97,10 @@ impl View {
     }
 
     /// A merged stream of the rows of one table that match, sorted by its key.
-    fn stream(&self, root: &Path, table: &Table, filter: &Filter) -> Result<Merge, Error> {
-        let sources: Result<Vec<_>, _> =
-            self.parts(filter, |of| of == table).iter().map(|part| part.open(root, filter)).collect();
-        Merge::new(table, sources?, SCAN_BATCH)
+    fn stream(&self, root: &Path, table: &Table, filter: &Filter, width: Width) -> Result<Merge, Error> {
+        let parts = self.parts(filter, |of| of == table);
+        let sources: Result<Vec<_>, _> = parts.iter().map(|part| part.open(root, filter, width)).collect();
+        Merge::new(table, sources?, table.batch_rows(SCAN_BATCH))
     }
 
     /// Rounds that match, in the order of the query.
@@ -119,9 +125,9 @@ impl View {
             if best.is_beyond(nearest) {
                 break;
             }
-            let mut source = part.open(root, &filter)?;
+            let mut source = part.open(root, &filter, Width::of(query))?;
             while let Some(batch) = source.next_batch()? {
-                best.add(&batch, part.rank)?;
+                best.add(part.table, &batch, part.rank)?;
             }
             if query.limit.is_some() {
                 best.settle();
@@ -144,13 +150,14 @@ impl View {
             if query.kind.as_ref().is_some_and(|wanted| wanted != kind) {
                 continue;
             }
-            let mut stream = self.stream(root, table, &filter)?;
+            let mut stream = self.stream(root, table, &filter, Width::of(query))?;
             while left > 0
                 && let Some(batch) = stream.next_batch()?
             {
                 let count = batch.num_rows().min(left);
                 left -= count;
-                let rows: Result<Vec<_>, _> = (0..count).map(|number| row::round(&batch, number)).collect();
+                let rows: Result<Vec<_>, _> =
+                    (0..count).map(|number| row::round(table, &batch, number)).collect();
                 if visit(rows.map_err(unreadable)?).is_break() {
                     return Ok(());
                 }
@@ -167,7 +174,7 @@ impl View {
             from_us: query.from_us.unwrap_or(i64::MIN),
             to_us: query.to_us.unwrap_or(i64::MAX),
         };
-        let mut stream = self.stream(root, &Table::Gaps, &filter)?;
+        let mut stream = self.stream(root, &Table::Gaps, &filter, Width::Whole)?;
         let mut gaps = Vec::new();
         while let Some(batch) = stream.next_batch()? {
             for number in 0..batch.num_rows() {
@@ -227,11 +234,11 @@ impl Best {
             }
     }
 
-    fn add(&mut self, batch: &RecordBatch, rank: usize) -> Result<(), Error> {
+    fn add(&mut self, table: &Table, batch: &RecordBatch, rank: usize) -> Result<(), Error> {
         let dues = batch.column(round::DUE).as_primitive::<TimestampMicrosecondType>().values();
         for (number, due_us) in dues.iter().enumerate() {
             if !self.is_beyond(*due_us) {
-                self.rows.push((row::round(batch, number).map_err(unreadable)?, rank));
+                self.rows.push((row::round(table, batch, number).map_err(unreadable)?, rank));
             }
         }
         if self.rows.len() - self.settled > self.limit.max(SCAN_BATCH) {
