@@ -569,6 +569,49 @@ async fn rounds_are_shown_paged_exported_and_aggregated() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rounds_have_the_columns_of_their_type() {
+    let bench = Bench::start().await;
+    let made = bench.post(TARGETS, &json!({ "ip": "127.0.0.5" })).await.expect(201);
+    let outcomes = [
+        ("heartbeat", "{\"load\":[1.5,0.5,0.25],\"clock_synced\":true,\"disk\":{\"free\":7}}"),
+        ("acme", "{\"depth\":{\"m\":3}}"),
+        ("broken", "{\"depth\":"),
+    ];
+    for (seq, (kind, outcome)) in (1..).zip(outcomes) {
+        let mut one = batch(made["id"].as_str().unwrap(), seq, seq as i64, 1).batch;
+        one.kind = ModuleType::new(kind).unwrap();
+        one.rounds[0].outcome = Some(outcome.to_owned());
+        let sealed = one.seal().unwrap();
+        bench.results.commit(vec![IngestBatch { batch: one, sealed }]).await.unwrap();
+    }
+    let path = format!("{TARGETS}/127.0.0.5/results?order_by=due");
+    let page = bench.get(&path).await.expect(200);
+    let export = read(bench.request(Method::GET, &path).header("Accept", "application/x-ndjson")).await;
+    let rows = page["items"].as_array().unwrap();
+    for (line, row) in export.text.lines().zip(rows) {
+        assert_eq!(serde_json::from_str::<Value>(line).unwrap(), *row);
+    }
+    let host = &rows[0];
+    assert_eq!((&host["load"], &host["clock_synced"]), (&json!([1.5, 0.5, 0.25]), &json!(true)));
+    assert_eq!(
+        (&host["outcome"], host.get("uptime_s")),
+        (&json!({ "disk": { "free": 7 } }), Some(&Value::Null))
+    );
+    assert_eq!(rows[1]["outcome"], json!({ "depth": { "m": 3 } }));
+    assert_eq!((&rows[2]["outcome"], rows[2].get("load")), (&json!("{\"depth\":"), None));
+
+    let document = read(bench.http.get(format!("{}/openapi.json", bench.url))).await.expect(200);
+    let schemas = &document["components"]["schemas"];
+    let round = schemas["Round"]["allOf"].as_array().unwrap();
+    assert!(round.iter().any(|part| part["$ref"] == "#/components/schemas/RoundColumns"), "{round:?}");
+    let described: BTreeSet<&str> =
+        schemas["HeartbeatColumns"]["properties"].as_object().unwrap().keys().map(String::as_str).collect();
+    let columns: BTreeSet<&str> = imn_store::columns("heartbeat").iter().map(|column| column.name).collect();
+    assert_eq!(described, columns);
+    assert!(columns.iter().all(|name| host.get(name).is_some()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_watcher_sees_what_is_committed_and_the_end() {
     let bench = Bench::start().await.ready().await;
     let made = bench.post(TARGETS, &json!({ "ip": "127.0.0.5" })).await.expect(201);

@@ -71,3 +71,48 @@ async fn duckdb_reads_what_was_committed() {
     let rtt_us: f64 = expected.iter().filter_map(|row| row.rtt_avg_us).sum();
     assert!((found["rtt_us"].as_f64().unwrap() - rtt_us).abs() < 1.0, "{} {rtt_us}", found["rtt_us"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn duckdb_reads_the_columns_of_a_type() {
+    let directory = tempfile::tempdir().unwrap();
+    let catalog = SqlCatalog::sqlite(&directory.path().join("catalog.sqlite")).await.unwrap();
+    let config = EmbeddedConfig { flush_rows: 1, ..EmbeddedConfig::default() };
+    let results = EmbeddedResults::open(&directory.path().join("results"), &catalog, config).await.unwrap();
+    for (seq, load) in (1..).zip([0.5, 1.5, 2.5]) {
+        let outcome = json!({
+            "load": [load, 0.25, 0.125], "memory_total": 1u64 << 40, "memory_available": 17, "uptime_s": 3.5,
+            "clock_offset_us": if seq == 2 { json!(-12.5) } else { json!(null) }, "clock_synced": seq == 2,
+            "disk": { "free": seq },
+        });
+        let round = Round { outcome: Some(outcome.to_string()), ..round(1, NOON_US + seq as i64) };
+        results.commit(vec![batch("lon1", "heartbeat", 1, seq, vec![round])]).await.unwrap();
+        results.maintain(NOON_US).await.unwrap();
+    }
+    results.compact().await.unwrap();
+    let files = results.files(i64::MIN, i64::MAX).await.unwrap().into_iter().map(|file| file.path);
+    let files: Vec<_> = files.collect();
+    let questions = [
+        "SELECT column_name, column_type FROM (DESCRIBE rounds) OFFSET 25",
+        "SELECT load[1], memory_total, clock_offset_us, clock_synced FROM rounds ORDER BY due",
+        "SELECT sum(load) FROM (SELECT unnest(load) AS load FROM rounds)",
+        "SELECT json_extract(outcome, '$.disk.free')::INT FROM rounds ORDER BY due",
+    ];
+    let Some(found) = duckdb::ask("duckdb_reads_the_columns_of_a_type", &files, &questions) else { return };
+    assert_eq!(
+        found,
+        json!([
+            [
+                ["outcome", "VARCHAR"],
+                ["load", "DOUBLE[]"],
+                ["memory_total", "UBIGINT"],
+                ["memory_available", "UBIGINT"],
+                ["uptime_s", "DOUBLE"],
+                ["clock_offset_us", "DOUBLE"],
+                ["clock_synced", "BOOLEAN"]
+            ],
+            [[0.5, 1u64 << 40, null, false], [1.5, 1u64 << 40, -12.5, true], [2.5, 1u64 << 40, null, false]],
+            [[4.5 + 3.0 * 0.375]],
+            [[1], [2], [3]],
+        ])
+    );
+}

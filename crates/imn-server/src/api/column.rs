@@ -23,8 +23,8 @@ impl ToSchema for RoundColumns {
 
     fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
         schemas.extend(typed().map(|kind| {
-            let described = object(columns(kind), &format!("The columns of {kind} rounds."), "object".into());
-            (component(kind), schema(described))
+            let about = format!("The columns of {kind} rounds.");
+            (component(kind), schema(object(columns(kind), &about, false)))
         }));
     }
 }
@@ -52,12 +52,12 @@ fn schema(described: Value) -> RefOr<Schema> {
 }
 
 /// An object with all of these fields.
-fn object(columns: &[Column], about: &str, kind: Value) -> Value {
+fn object(columns: &[Column], about: &str, nullable: bool) -> Value {
     let properties =
         columns.iter().map(|column| (column.name.to_owned(), property(column.kind, column.about)));
     let names: Vec<&str> = columns.iter().map(|column| column.name).collect();
     json!({
-        "type": kind,
+        "type": if nullable { json!(["object", "null"]) } else { json!("object") },
         "description": about,
         "required": names,
         "properties": properties.collect::<Map<_, _>>(),
@@ -95,6 +95,6 @@ fn property(kind: ColumnType, about: &str) -> Value {
             described["items"] = property(*of, "");
             described
         }
-        ColumnType::Struct(fields) => object(fields, about, json!(["object", "null"])),
+        ColumnType::Struct(fields) => object(fields, about, true),
     }
 }

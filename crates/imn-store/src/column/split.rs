@@ -72,7 +72,11 @@ impl ColumnType {
                 None => false,
             },
             (Self::List(of), Value::Array(items)) if items.len() <= MOST_ELEMENTS => {
-                return items.iter_mut().fold(true, |whole, item| of.fit(item) && whole);
+                let mut whole = true;
+                for item in items {
+                    whole &= of.fit(item);
+                }
+                return whole;
             }
             (Self::Struct(columns), Value::Object(fields)) => {
                 let before = fields.values().filter(|value| !value.is_null()).count();

@@ -116,14 +116,14 @@ fn array(kind: ColumnType, values: &[&Value]) -> Result<ArrayRef, ArrowError> {
         }
         ColumnType::List(of) => {
             let lists: Vec<Option<&Vec<Value>>> = values.iter().map(|value| value.as_array()).collect();
-            let nulls = NullBuffer::from_iter(lists.iter().map(Option::is_some));
+            let nulls: NullBuffer = lists.iter().map(Option::is_some).collect();
             let lengths = lists.iter().map(|list| list.map_or(0, Vec::len));
             let offsets = OffsetBuffer::from_lengths(lengths);
             let elements: Vec<&Value> = lists.iter().flatten().flat_map(|list| list.iter()).collect();
             Arc::new(ListArray::try_new(element(*of), offsets, array(*of, &elements)?, Some(nulls))?)
         }
         ColumnType::Struct(columns) => {
-            let nulls = NullBuffer::from_iter(values.iter().map(|value| value.is_object()));
+            let nulls: NullBuffer = values.iter().map(|value| value.is_object()).collect();
             let children = columns.iter().map(|column| {
                 let of: Vec<&Value> =
                     values.iter().map(|value| value.get(column.name).unwrap_or(&NULL)).collect();
