@@ -222,7 +222,7 @@ async fn seed(config: &Config, catalog: &dyn Catalog) -> Result<(), Error> {
 async fn fill(board: &Board, results: &dyn Results, longest_us: i64) -> Result<(), Error> {
     let now = now_us();
     let back = longest_us.saturating_mul(3).clamp(LOOK_BACK_US, MAX_LOOK_BACK_US);
-    let query = RoundQuery { from_us: Some(now - back), ..RoundQuery::default() };
+    let query = RoundQuery { from_us: Some(now - back), brief: true, ..RoundQuery::default() };
     let mut rows: Vec<RoundRow> = Vec::with_capacity(FILL);
     let put = |rows: &mut Vec<RoundRow>| {
         board.restore(rows.iter().map(Seen::of_row), now);
