@@ -34,8 +34,9 @@ const TESTING: &[Package] = &[
 
 const BENCHING: &[Package] = &[Package { name: "fping", tells: &["/usr/bin/fping"] }];
 
-/// What other programs the tests run, by their PyPI names: a client of the wire, a reader of our files.
-const PYTHON: &[&str] = &["nats-py==2.11.0", "nkeys==0.2.1", "duckdb==1.4.1"];
+/// What other programs the tests run, by their PyPI names: a client of the wire, a reader of our files, a maker of
+/// packets.
+const PYTHON: &[&str] = &["nats-py==2.11.0", "nkeys==0.2.1", "duckdb==1.4.1", "scapy==2.6.1"];
 
 /// What `imn up` needs.
 pub(crate) fn for_running() -> Result<()> {

@@ -18,6 +18,7 @@ use crossbeam_channel::Receiver;
 pub use config::{Config, Round, SocketKind, StartError};
 pub use packet::Family;
 pub use report::Stats;
+pub(crate) use socket::Overflow;
 
 use crate::mailbox::{Command, Mailbox, SubmitError, mailbox};
 use crate::outbox::outbox;

@@ -1,4 +1,4 @@
-//! Measurement engines: ICMP echo and TCP connect in batches, TLS one by one.
+//! Measurement engines: ICMP echo and TCP connect in batches, TLS and STAMP sessions one by one.
 //!
 //! A batching engine is one thread and a few system objects. Callers hand it [rounds](icmp::Round), each with the time it is
 //! due, and read [batches of outcomes](Batch) from a bounded channel. All classification happens here: answered,
@@ -22,6 +22,7 @@ mod wheel;
 
 pub mod dial;
 pub mod icmp;
+pub mod stamp;
 pub mod tcp;
 pub mod tls;
 

@@ -1,5 +1,5 @@
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd};
 use std::ptr;
 
@@ -59,6 +59,11 @@ impl SendBatch {
 
     /// Adds a message of `length` bytes, all zero, and returns them to be filled.
     pub(crate) fn push(&mut self, target: IpAddr, control: &SendControl, length: usize) -> &mut [u8] {
+        self.push_to(SocketAddr::new(target, 0), control, length)
+    }
+
+    /// As [`push`](Self::push), to a port.
+    pub(crate) fn push_to(&mut self, target: SocketAddr, control: &SendControl, length: usize) -> &mut [u8] {
         let start = self.data.len();
         self.data.resize(start + length, 0);
         self.ends.push(start + length);
@@ -130,21 +135,24 @@ impl SendBatch {
     }
 }
 
-fn name_of(target: IpAddr) -> libc::sockaddr_storage {
+fn name_of(target: SocketAddr) -> libc::sockaddr_storage {
     // SAFETY: sockaddr_storage is plain integers, for which all zeros is a value.
     let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
     match target {
-        IpAddr::V4(v4) => {
+        SocketAddr::V4(v4) => {
             // SAFETY: sockaddr_storage is as large and as aligned as every socket address.
             let name = unsafe { &mut *(&raw mut storage).cast::<libc::sockaddr_in>() };
             name.sin_family = libc::AF_INET as u16;
-            name.sin_addr.s_addr = v4.to_bits().to_be();
+            name.sin_port = v4.port().to_be();
+            name.sin_addr.s_addr = v4.ip().to_bits().to_be();
         }
-        IpAddr::V6(v6) => {
+        SocketAddr::V6(v6) => {
             // SAFETY: as above.
             let name = unsafe { &mut *(&raw mut storage).cast::<libc::sockaddr_in6>() };
             name.sin6_family = libc::AF_INET6 as u16;
-            name.sin6_addr.s6_addr = v6.octets();
+            name.sin6_port = v6.port().to_be();
+            name.sin6_addr.s6_addr = v6.ip().octets();
+            name.sin6_scope_id = v6.scope_id();
         }
     }
     storage
@@ -214,6 +222,10 @@ pub(crate) struct Control {
     pub stamp: Option<u64>,
     /// TTL or hop limit.
     pub ttl: Option<u8>,
+    /// The whole TOS or traffic-class octet.
+    pub tos: Option<u8>,
+    /// The destination in the packet's header, and this host's address that it was delivered to.
+    pub destination: Option<(IpAddr, IpAddr)>,
     /// For messages from the error queue.
     pub error: Option<ExtendedError>,
 }
@@ -312,6 +324,11 @@ impl RecvBatch {
 
     /// Sender of message `index`; for the error queue the original destination.
     pub(crate) fn name(&self, index: usize) -> Option<IpAddr> {
+        self.peer(index).map(|peer| peer.ip())
+    }
+
+    /// As [`name`](Self::name), with the port.
+    pub(crate) fn peer(&self, index: usize) -> Option<SocketAddr> {
         if self.headers[index].msg_hdr.msg_namelen == 0 {
             None
         } else {
@@ -354,6 +371,20 @@ fn decode(control: &mut Control, level: i32, name: i32, payload: &[u8]) {
         (libc::IPPROTO_IP, libc::IP_TTL) | (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT) => {
             control.ttl = integer::<i32>(payload, 0).map(|ttl| ttl as u8);
         }
+        // An octet for IPv4, an integer for IPv6.
+        (libc::IPPROTO_IP, libc::IP_TOS) => control.tos = payload.first().copied(),
+        (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
+            control.tos = integer::<i32>(payload, 0).map(|class| class as u8);
+        }
+        (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+            // in_pktinfo: interface u32, local address, destination of the header.
+            let address = |at| Some(IpAddr::from(*payload.get(at..)?.first_chunk::<4>()?));
+            control.destination = address(8).zip(address(4));
+        }
+        (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+            let address = payload.first_chunk::<16>().map(|octets| IpAddr::from(*octets));
+            control.destination = address.zip(address);
+        }
         (libc::IPPROTO_IP, libc::IP_RECVERR) | (libc::IPPROTO_IPV6, libc::IPV6_RECVERR) => {
             // sock_extended_err: errno u32, origin u8, type u8, code u8, pad u8, info u32, data u32; offender follows.
             let Some(data) = integer(payload, 12) else { return };
@@ -375,21 +406,24 @@ fn offender(bytes: &[u8]) -> Option<IpAddr> {
     let length = bytes.len().min(size_of::<libc::sockaddr_storage>());
     // SAFETY: `length` fits both, and the two do not overlap.
     unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), (&raw mut storage).cast::<u8>(), length) };
-    address_in(&raw const storage)
+    address_in(&raw const storage).map(|address| address.ip())
 }
 
-/// The address in a socket address of at least `sockaddr_storage` size; callers pass a live one.
-fn address_in(storage: *const libc::sockaddr_storage) -> Option<IpAddr> {
+/// The address and port in a socket address of at least `sockaddr_storage` size; callers pass a live one.
+fn address_in(storage: *const libc::sockaddr_storage) -> Option<SocketAddr> {
     // SAFETY: the pointer is to a live sockaddr_storage, which is as large and aligned as the others.
     unsafe {
         match i32::from((*storage).ss_family) {
             libc::AF_INET => {
                 let name = &*storage.cast::<libc::sockaddr_in>();
-                Some(IpAddr::V4(Ipv4Addr::from_bits(u32::from_be(name.sin_addr.s_addr))))
+                let address = Ipv4Addr::from_bits(u32::from_be(name.sin_addr.s_addr));
+                Some((address, u16::from_be(name.sin_port)).into())
             }
             libc::AF_INET6 => {
                 let name = &*storage.cast::<libc::sockaddr_in6>();
-                Some(IpAddr::V6(Ipv6Addr::from(name.sin6_addr.s6_addr)))
+                let address = Ipv6Addr::from(name.sin6_addr.s6_addr);
+                let port = u16::from_be(name.sin6_port);
+                Some(SocketAddrV6::new(address, port, 0, name.sin6_scope_id).into())
             }
             _ => None,
         }
