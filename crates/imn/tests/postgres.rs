@@ -29,7 +29,7 @@ fn a_catalog_in_postgresql_serves_and_outlives_its_database() {
         })
     };
     let first = rounds(&network);
-    let targets = postgres.query("postgres", "select address from targets order by address").unwrap();
+    let targets = postgres.query("postgres", "select address from target order by address").unwrap();
     assert_eq!(targets.split_whitespace().collect::<Vec<_>>(), ["127.0.0.1", "::1"]);
     assert!(!network.state().join("server/catalog.sqlite").exists());
 
