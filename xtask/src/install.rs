@@ -30,6 +30,8 @@ const TESTING: &[Package] = &[
     Package { name: "tshark", tells: &["/usr/bin/tshark"] },
     Package { name: "iputils-ping", tells: &["/usr/bin/ping", "/bin/ping"] },
     Package { name: "curl", tells: &["/usr/bin/curl"] },
+    // With promtool.
+    Package { name: "prometheus", tells: &["/usr/bin/prometheus"] },
 ];
 
 const BENCHING: &[Package] = &[Package { name: "fping", tells: &["/usr/bin/fping"] }];

@@ -18,6 +18,7 @@ use crate::{
     listen::Listener,
     metrics::Counters,
     roster::Roster,
+    scrape::Scraper,
     simple::Simple,
     supervise::{Ending, Supervisor},
 };
@@ -108,6 +109,7 @@ impl Agent {
                 counters,
                 heart: Arc::clone(&heart),
                 jobs: Arc::clone(&jobs),
+                scraper: config.scraping.clone().map(Scraper::new),
                 simple: Arc::clone(&simple),
                 supervisor: Arc::clone(&supervisor),
             });

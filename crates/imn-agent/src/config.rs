@@ -6,6 +6,8 @@ use imn_contract::{AgentId, InstanceId, ModuleType};
 use imn_runtime::nats;
 use serde_json::{Map, Value};
 
+use crate::scrape::Scraping;
+
 /// Names and places of an agent, as its heartbeats carry them: they are its registration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
@@ -158,6 +160,8 @@ pub struct Config {
     pub listen: Option<SocketAddr>,
     /// Bearer key of the listener's control; absent: control is refused.
     pub api_key: Option<String>,
+    /// How `/probe` of the listener answers; absent: there is no such path.
+    pub scraping: Option<Scraping>,
     /// When a module that ended is started again.
     pub restart: Restart,
     /// Leave the modules running at the end, for the next agent to adopt: for upgrades.
@@ -185,6 +189,7 @@ impl Config {
             credentials: ModuleCredentials::none(),
             listen: None,
             api_key: None,
+            scraping: None,
             restart: Restart::default(),
             keep_modules: false,
         }

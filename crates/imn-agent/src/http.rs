@@ -1,11 +1,11 @@
-//! The agent's own listener: `/metrics`, `/healthz`, and control for those who have its key.
+//! The agent's own listener: `/metrics`, `/healthz`, `/probe`, and control for those who have its key.
 
 use std::{io, net::SocketAddr, sync::Arc};
 
 use axum::{
     Router,
     body::Bytes,
-    extract::{Path, Request, State},
+    extract::{Path, Query, Request, State},
     http::{HeaderMap, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
@@ -20,7 +20,13 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use crate::{
-    Error, Result, heartbeat::Heart, job::Jobs, metrics::Counters, simple::Simple, supervise::Supervisor,
+    Error, Result,
+    heartbeat::Heart,
+    job::Jobs,
+    metrics::Counters,
+    scrape::{Question, Scraper},
+    simple::Simple,
+    supervise::Supervisor,
 };
 
 /// What the listener shows and does.
@@ -31,6 +37,7 @@ pub(crate) struct Desk {
     pub(crate) counters: Arc<Counters>,
     pub(crate) heart: Arc<Heart>,
     pub(crate) jobs: Arc<Jobs>,
+    pub(crate) scraper: Option<Scraper>,
     pub(crate) simple: Arc<Simple>,
     pub(crate) supervisor: Arc<Supervisor>,
 }
@@ -60,6 +67,7 @@ pub(crate) async fn serve(listener: TcpListener, desk: Arc<Desk>, stop: Stop) ->
     let router = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
+        .route("/probe", get(probe))
         .merge(control)
         .fallback(|| async { problem(&Fault::new(ErrorCode::NoVantage, "there is nothing at this path")) })
         .with_state(desk);
@@ -76,6 +84,17 @@ async fn metrics(State(desk): State<Arc<Desk>>) -> Response {
 async fn healthz(State(desk): State<Arc<Desk>>) -> Response {
     let body = json!({ "status": desk.heart.beat().status, "nats": desk.client.events().is_connected() });
     axum::Json(body).into_response()
+}
+
+async fn probe(
+    State(desk): State<Arc<Desk>>,
+    Query(question): Query<Question>,
+    headers: HeaderMap,
+) -> Response {
+    let Some(scraper) = &desk.scraper else {
+        return problem(&Fault::new(ErrorCode::NoVantage, "this agent answers no /probe"));
+    };
+    scraper.answer(&desk.jobs, &question, &headers).await.unwrap_or_else(|fault| problem(&fault))
 }
 
 async fn modules(State(desk): State<Arc<Desk>>) -> Response {

@@ -18,9 +18,11 @@ mod job;
 mod listen;
 mod metrics;
 mod roster;
+mod scrape;
 mod simple;
 mod supervise;
 
 pub use agent::Agent;
 pub use config::{BuiltIn, Config, Identity, ModuleCredentials, Restart};
 pub use error::{Error, Result};
+pub use scrape::Scraping;

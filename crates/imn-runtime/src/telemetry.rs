@@ -1,11 +1,15 @@
-//! What a process says of itself: logs on standard error, metrics for Prometheus, and no secret in either.
+//! What a process says of itself: logs on standard error, in the journal or to syslog, metrics for Prometheus, and no
+//! secret in either.
 
 mod metric;
+mod syslog;
 
-use std::fmt;
+use std::{fmt, path::Path};
 
 use serde::{Deserialize, Deserializer};
-use tracing_subscriber::{EnvFilter, Registry, layer::SubscriberExt, reload, util::SubscriberInitExt};
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry, layer::SubscriberExt, registry::LookupSpan, reload, util::SubscriberInitExt,
+};
 
 pub use metric::Metrics;
 
@@ -24,6 +28,28 @@ pub enum Format {
     Json,
 }
 
+/// Where log lines go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Place {
+    /// Standard error.
+    #[default]
+    Stderr,
+    /// The journal of systemd, with the fields of each event.
+    Journal,
+    /// The syslog daemon of this host.
+    Syslog,
+}
+
+impl Place {
+    /// The journal, when systemd has connected standard error to it (`JOURNAL_STREAM`, systemd.exec(5)); else standard
+    /// error.
+    pub fn detect() -> Self {
+        let stream = std::env::var("JOURNAL_STREAM").unwrap_or_default();
+        let own = rustix::fs::fstat(std::io::stderr()).map(|stat| format!("{}:{}", stat.st_dev, stat.st_ino));
+        if !stream.is_empty() && own.is_ok_and(|own| own == stream) { Self::Journal } else { Self::Stderr }
+    }
+}
+
 /// Why there is no log.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -37,6 +63,14 @@ pub enum Error {
         filter: String,
         /// What is wrong with it.
         message: String,
+    },
+    /// There is nobody to take it.
+    #[error("log to {place}: {source}; log to stderr instead")]
+    Place {
+        /// The journal's or syslog's socket.
+        place: &'static str,
+        /// Why not.
+        source: std::io::Error,
     },
     /// This process logs already.
     #[error("start the log: {0}")]
@@ -74,20 +108,39 @@ impl LogFilter {
 /// # Errors
 /// [`Error`].
 pub fn init(filter: Option<&str>, format: Format) -> Result<LogFilter, Error> {
+    init_at(Place::Stderr, filter, format)
+}
+
+/// Starts the log of this process, as [`init`]; `format` is that of lines on standard error.
+///
+/// # Errors
+/// [`Error`].
+pub fn init_at(place: Place, filter: Option<&str>, format: Format) -> Result<LogFilter, Error> {
     let variable = std::env::var(FILTER_VARIABLE).ok().filter(|text| !text.trim().is_empty());
     let text = filter.map(str::to_owned).or(variable).unwrap_or_else(|| DEFAULT_FILTER.to_owned());
     let (layer, handle) = reload::Layer::new(parse(&text)?);
     let registry = tracing_subscriber::registry().with(layer);
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let started = match format {
-        Format::Text => {
-            let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
-            registry.with(lines.with_ansi(colours)).try_init()
-        }
-        Format::Json => registry.with(lines.json().flatten_event(true)).try_init(),
-    };
+    let started = registry.with(lines(place, format)?).try_init();
     started.map_err(|error| Error::Twice(error.to_string()))?;
     Ok(LogFilter { handle })
+}
+
+type Lines<S> = Box<dyn Layer<S> + Send + Sync>;
+
+fn lines<S>(place: Place, format: Format) -> Result<Lines<S>, Error>
+where
+    S: tracing::Subscriber + for<'a> LookupSpan<'a>,
+{
+    let refused = |place| move |source| Error::Place { place, source };
+    let stderr = || tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    Ok(match (place, format) {
+        (Place::Stderr, Format::Text) => {
+            stderr().with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).boxed()
+        }
+        (Place::Stderr, Format::Json) => stderr().json().flatten_event(true).boxed(),
+        (Place::Journal, _) => tracing_journald::layer().map_err(refused("the journal"))?.boxed(),
+        (Place::Syslog, _) => syslog::layer(Path::new(syslog::SOCKET)).map_err(refused(syslog::SOCKET))?,
+    })
 }
 
 fn parse(filter: &str) -> Result<EnvFilter, Error> {

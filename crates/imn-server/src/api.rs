@@ -22,6 +22,7 @@ mod page;
 mod policy;
 mod problem;
 mod rounds;
+mod scrape;
 mod target;
 mod targets;
 mod text;
@@ -31,7 +32,7 @@ mod watch;
 use std::{net::SocketAddr, sync::Arc};
 
 use axum::{Router, middleware};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Semaphore};
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::router::OpenApiRouter;
 
@@ -48,6 +49,7 @@ pub(crate) struct Api {
     context: Context,
     limits: Arc<Limits>,
     in_flight: InFlight,
+    scrapes: Arc<Semaphore>,
     document: meta::Document,
 }
 
@@ -68,10 +70,11 @@ fn with_limits(context: Context, limits: Limits) -> Router {
         context,
         limits: Arc::new(limits),
         in_flight: InFlight::default(),
+        scrapes: Arc::new(Semaphore::new(scrape::AT_ONCE)),
         document: meta::Document(document::text().into()),
     };
     let (guarded, _) = guarded().split_for_parts();
-    let (open, _) = meta::routes().split_for_parts();
+    let (open, _) = meta::routes().merge(scrape::routes()).split_for_parts();
     let guarded = guarded
         .route_layer(middleware::from_fn_with_state(api.clone(), idempotency::once))
         .route_layer(middleware::from_fn_with_state(api.clone(), auth::guard));

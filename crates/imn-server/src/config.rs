@@ -2,7 +2,8 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use imn_contract::ModuleType;
+use imn_contract::{AgentId, ModuleType};
+use imn_domain::ScrapeModules;
 
 /// How a server is run.
 #[derive(Clone, Debug)]
@@ -21,6 +22,10 @@ pub struct Config {
     pub seed_targets: Vec<String>,
     /// How long terminal jobs are kept.
     pub keep_jobs: Duration,
+    /// What `/probe` measures.
+    pub scrape: ScrapeModules,
+    /// The agent that measures for `/probe` unless the request names one; absent: `local` if there is such, else any.
+    pub scrape_agent: Option<AgentId>,
 }
 
 /// Most bytes that each stream may hold. nats-server sets them aside: their sum must fit its file store.
@@ -70,6 +75,8 @@ impl Config {
             types: types.into_iter().filter_map(|name| ModuleType::new(name).ok()).collect(),
             seed_targets: Vec::new(),
             keep_jobs: Duration::from_hours(7 * 24),
+            scrape: ScrapeModules::default(),
+            scrape_agent: None,
         }
     }
 }

@@ -27,6 +27,7 @@ use imn_contract::{
     latest::{Head, Outcome},
 };
 
+pub use prometheus::probe_page;
 pub use summary::{Summary, Tally};
 pub use table::Layout;
 

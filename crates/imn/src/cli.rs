@@ -2,6 +2,7 @@
 
 mod manage;
 mod measure;
+mod probe;
 mod role_or;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
@@ -14,6 +15,9 @@ pub(crate) use manage::{
     TargetVerb, TierFields, TierVerb, Watched,
 };
 pub(crate) use measure::{AnyArgs, MeasureArgs, PacketArgs, PingArgs, TcpArgs};
+pub(crate) use probe::{
+    IcmpProbe, LogPlace, OutArgs, Output, ProbeArgs, ProbeVerb, RegistryProbe, RunArgs, WhoArgs,
+};
 pub(crate) use role_or::RoleOr;
 
 /// Internet Measurement Network: measures reachability, delay, loss and paths from many vantage points.
@@ -40,6 +44,8 @@ pub(crate) enum Command {
     Tcp(TcpArgs),
     /// Measure with any module type.
     Measure(AnyArgs),
+    /// Run one probe on its own, without a server.
+    Probe(ProbeArgs),
     /// Targets of continuous measurement.
     #[command(subcommand)]
     Target(TargetVerb),
@@ -115,6 +121,9 @@ pub(crate) struct ServerArgs {
     /// File with an admin API key that is to be valid; the way in on a new catalog.
     #[arg(long, value_name = "FILE")]
     pub(crate) api_key_file: Option<PathBuf>,
+    /// Agent that measures for `/probe` unless a request names one [default: local if there is such, else any].
+    #[arg(long, env = "IMN_PROBE_AGENT", value_name = "ID")]
+    pub(crate) probe_agent: Option<AgentId>,
     /// Address to measure from the start when the catalog is new; repeatable.
     #[arg(long, value_name = "ADDR")]
     pub(crate) seed_target: Vec<String>,

@@ -46,6 +46,7 @@ fn main() -> std::process::ExitCode {
         Command::Ping(args) => measure::ping(args),
         Command::Tcp(args) => measure::tcp(args),
         Command::Measure(args) => measure::any(args),
+        Command::Probe(args) => role::probe::main(args),
         Command::Target(verb) => manage::target::main(verb),
         Command::Tier(verb) => manage::tier::main(verb),
         Command::Job(verb) => manage::job::main(verb),

@@ -29,6 +29,7 @@ use crate::{
 };
 use how::{Ask, Batch, How};
 use report::Report;
+pub(crate) use report::source;
 
 /// Packets of a live measurement to which no count is given: until Ctrl-C.
 const ENDLESS: u16 = u16::MAX;

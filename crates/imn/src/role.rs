@@ -2,6 +2,7 @@
 
 pub(crate) mod agent;
 pub(crate) mod module;
+pub(crate) mod probe;
 pub(crate) mod server;
 
 use std::path::{Path, PathBuf};
@@ -16,12 +17,17 @@ use crate::{
 
 /// Starts logging to standard error, as `IMN_LOG` and `IMN_LOG_FORMAT` say.
 pub(crate) fn logging() -> Result<()> {
+    logging_at(telemetry::Place::Stderr)
+}
+
+/// Starts logging; `IMN_LOG_FORMAT` is that of lines on standard error.
+fn logging_at(place: telemetry::Place) -> Result<()> {
     let format = match std::env::var("IMN_LOG_FORMAT").as_deref() {
         Ok("json") => telemetry::Format::Json,
         Ok("" | "text") | Err(_) => telemetry::Format::Text,
         Ok(other) => return Err(Exit::usage(format!("IMN_LOG_FORMAT={other}: use text or json")).into()),
     };
-    telemetry::init(None, format).context("start logging")?;
+    telemetry::init_at(place, None, format).context("start logging")?;
     Ok(())
 }
 

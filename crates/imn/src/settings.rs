@@ -7,10 +7,12 @@ use std::{
     collections::BTreeMap,
     ffi::OsStr,
     path::{Path, PathBuf},
+    sync::LazyLock,
 };
 
 use anyhow::Result;
 use clap::Command;
+use imn_domain::ScrapeModules;
 use imn_runtime::config::{self, Key, Origin, Settings};
 use imn_sink::format::list::{self, Column, Format};
 use serde_json::{Value, json};
@@ -34,9 +36,29 @@ const KEYS: &[Key] = &[
     key("database_url", None, "PostgreSQL for the catalog, in place of SQLite"),
     key("agent_id", None, "identifier of the vantage point"),
     key("agent_listen", Some("0.0.0.0:9101"), "where the agent's own listener is"),
+    key("probe_agent", None, "agent that measures for the server's /probe"),
+    key("probe_id", None, "identifier of a standalone probe"),
+    key("probe_location", None, "where a standalone probe is"),
     key("url", None, "the server that the command line talks to"),
     Key { name: "token", default: None, help: "API key for it", secret: true },
 ];
+
+/// A section of the file that no flag sets: the definitions of `/probe`.
+const PROBE_MODULES: Key = key("probe_modules", None, "what /probe?module=NAME measures, by name");
+
+/// All that the file may hold.
+static ALL: LazyLock<Vec<Key>> = LazyLock::new(|| [KEYS, &[PROBE_MODULES]].concat());
+
+/// What `/probe` measures, by the configuration file.
+pub(crate) fn scrape_modules() -> Result<ScrapeModules> {
+    of_scrapes(&read(config::file(None).as_deref())?)
+}
+
+fn of_scrapes(settings: &Settings) -> Result<ScrapeModules> {
+    let modules = settings.optional(PROBE_MODULES.name).map_err(|error| wrong(&error))?;
+    let text = |error| Exit::usage(format!("probe_modules.{error}"));
+    Ok(ScrapeModules::with(modules.unwrap_or_default()).map_err(text)?)
+}
 
 /// The command line with what the configuration file says as its defaults.
 pub(crate) fn command(command: Command) -> Result<Command> {
@@ -117,11 +139,12 @@ fn check(file: Option<&Path>) -> Result<Code> {
     for key in KEYS {
         let found = match key.name {
             name @ ("listen" | "agent_listen") => settings.optional::<std::net::SocketAddr>(name).err(),
-            name @ "agent_id" => settings.optional::<imn_contract::AgentId>(name).err(),
+            name @ ("agent_id" | "probe_agent") => settings.optional::<imn_contract::AgentId>(name).err(),
             name => settings.optional::<String>(name).err(),
         };
         mistakes.extend(found.map(|error| error.to_string()));
     }
+    mistakes.extend(of_scrapes(&settings).err().map(|error| error.to_string()));
     if !mistakes.is_empty() {
         return Err(Exit::usage(mistakes.join("\n       ")).into());
     }
@@ -140,7 +163,7 @@ fn in_force(file: Option<&Path>) -> Result<Settings> {
 }
 
 fn read(file: Option<&Path>) -> Result<Settings> {
-    let settings = Settings::new(KEYS);
+    let settings = Settings::new(&ALL);
     match file {
         Some(path) => Ok(settings.with_file(path).map_err(|error| wrong(&error))?),
         None => Ok(settings),

@@ -155,6 +155,7 @@ impl Site {
         spec.flag("--listen", self.listen.to_string());
         spec.flag("--state-dir", self.state.join("server").display().to_string());
         spec.flag("--api-key-file", self.connect.key_path().display().to_string());
+        spec.flag("--probe-agent", self.agent.to_string());
         spec.flag("--seed-target", "127.0.0.1");
         spec.flag("--seed-target", "::1");
         if let Some(url) = &self.database_url {

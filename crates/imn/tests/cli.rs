@@ -366,3 +366,32 @@ fn documents_are_printed() {
     }
     assert!(stdout(&ends(&["--help"], 0)).contains("ping"));
 }
+
+#[test]
+fn any_type_measures_from_here() {
+    let output = ends(&["measure", "echo", "a", "b", "--param", "n=1", "-o", "json"], 0);
+    let rows = rows(&output);
+    assert_eq!(rows[0], serde_json::json!({"echo": {"target": "a", "params": {"n": 1}}}));
+    assert_eq!(rows[1]["echo"]["target"], "b");
+    let table = ends(&["measure", "echo", "a"], 0);
+    assert!(
+        stdout(&table).starts_with("target ") && stdout(&table).lines().count() == 2,
+        "{}",
+        stdout(&table)
+    );
+    let csv = ends(&["measure", "echo", "a", "-o", "csv", "--summary"], 0);
+    assert!(stdout(&csv).starts_with("agent,target,address,time,success,error,outcome\n,a,"));
+    assert!(stderr(&csv).contains("\"targets\":1"));
+
+    // One that fails, one that takes too long, and what is no measurement at all.
+    let failed = ends(&["measure", "faulty", "x", "--param", "mode=error", "-o", "json"], 3);
+    assert!(stdout(&failed).contains("\"target\":\"x\""), "{}", stdout(&failed));
+    let late =
+        ends(&["measure", "faulty", "x", "--param", "mode=hang", "--deadline", "200ms", "-o", "json"], 7);
+    assert!(stdout(&late).contains("not done within 200 ms"));
+    assert!(stderr(&ends(&["measure", "nonsense", "x"], 2)).contains("use one of icmp, "));
+    assert!(stderr(&ends(&["measure", "icmp", "x y"], 2)).starts_with("error: TARGET: "));
+    let wrong = ends(&["measure", "icmp", "127.0.0.1", "--param", "count=none"], 2);
+    assert!(stderr(&wrong).starts_with("error: --param count: "), "{}", stderr(&wrong));
+    assert!(stderr(&ends(&["measure", "echo", "x", "-o", "atlas"], 2)).contains("no form for the type echo"));
+}

@@ -4,13 +4,13 @@ use std::{
     collections::HashMap,
     num::NonZeroU32,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
 use imn_contract::{
     ErrorCode, Fault,
-    latest::{Assignment, ProgressKind},
+    latest::{Assignment, PingOutcome, ProgressKind},
 };
 use imn_probe::{Batch, SubmitError, Timestamp};
 use schemars::schema_for;
@@ -103,13 +103,18 @@ impl Module for Ping {
 
     async fn run(&self, job: Job, ctx: &JobContext) -> Result<Value, Fault> {
         let spec = self.kind.spec(&job.params)?;
+        let asked = Instant::now();
+        let mut resolve_ms = None;
         let address = match target(&job.target)? {
             Target::Address(address) if spec.family.admits(address) => address,
             Target::Address(_) => {
                 return Err(Fault::invalid("params.family", "the target is an address of the other family"));
             }
             Target::Name(name) => match resolve(&name, spec.family).await {
-                Ok(addresses) => addresses[0],
+                Ok(addresses) => {
+                    resolve_ms = Some(asked.elapsed().as_secs_f64() * 1e3);
+                    addresses[0]
+                }
                 Err(error) => return Ok(json!(convert::unmeasured(&job.target, &spec, error))),
             },
         };
@@ -126,7 +131,8 @@ impl Module for Ping {
                 }
             }
         };
-        Ok(json!(convert::ping(&job.target, &spec, &measured.outcome, &measured.packets)))
+        let outcome = convert::ping(&job.target, &spec, &measured.outcome, &measured.packets);
+        Ok(json!(PingOutcome { resolve_ms, ..outcome }))
     }
 
     fn standing(&self) -> Result<Option<Box<dyn Standing>>, Fault> {

@@ -14,6 +14,7 @@ use super::{
     auth::Role,
     guarded, meta,
     problem::{FieldError, MEDIA_TYPE, ProblemBody},
+    scrape,
 };
 
 const SCHEME: &str = "api_key";
@@ -28,7 +29,8 @@ pub fn openapi() -> OpenApi {
             .to_owned(),
     );
     let empty = OpenApiBuilder::new().info(info).components(Some(Components::new())).build();
-    let router = OpenApiRouter::with_openapi(empty).merge(meta::routes()).merge(guarded());
+    let router =
+        OpenApiRouter::with_openapi(empty).merge(meta::routes()).merge(scrape::routes()).merge(guarded());
     let (_, mut document) = router.split_for_parts();
     let components = document.components.get_or_insert_with(Components::new);
     components.schemas.insert(ProblemBody::name().into_owned(), ProblemBody::schema());

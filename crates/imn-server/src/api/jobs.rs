@@ -226,7 +226,7 @@ fn wait(query: &WaitQuery) -> Result<Duration, Problem> {
 }
 
 /// The job once it is terminal or `wait` is over. `watcher` must watch since before the job could end.
-async fn ended(
+pub(super) async fn ended(
     api: &Api,
     id: &JobId,
     wait: Duration,

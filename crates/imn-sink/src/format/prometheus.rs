@@ -7,15 +7,29 @@ use std::{
     collections::BTreeMap,
     fmt::Write as _,
     io::{self, Write},
+    net::IpAddr,
 };
 
-use imn_contract::latest::Outcome;
+use imn_contract::latest::{Head, Outcome};
 
 use super::{Row, Summary, family, lost};
+
+/// What blackbox_exporter's `/probe` would say of a measurement: its names, without labels for the target, which
+/// Prometheus adds; and ours.
+pub fn probe_page(row: &Row) -> String {
+    let mut page = Page { bare: true, ..Page::default() };
+    page.add(row);
+    let mut text = Vec::new();
+    // A vector takes everything.
+    let _ = page.write(&mut text);
+    String::from_utf8_lossy(&text).into_owned()
+}
 
 /// Families in the order of first use, each with its samples together.
 #[derive(Default)]
 pub(super) struct Page {
+    /// It is of one measurement only: nothing needs telling apart.
+    bare: bool,
     families: Vec<Family>,
     known: BTreeMap<Cow<'static, str>, usize>,
 }
@@ -35,7 +49,8 @@ struct Samples<'a> {
 impl Page {
     pub(super) fn add(&mut self, row: &Row) {
         let head = row.outcome.head();
-        let mut samples = Samples { page: self, labels: vec![("target", head.target.to_owned())] };
+        let mut samples = Samples { page: self, labels: Vec::new() };
+        samples.label("target", head.target);
         if let Some(address) = head.address {
             samples.label("address", address);
         }
@@ -57,6 +72,7 @@ impl Page {
             "Whether the address is IPv4 or IPv6",
             family(&head).map(f64::from),
         );
+        samples.plain("probe_ip_addr_hash", "FNV-1a hash of the address", address_hash(&head));
         if let Outcome::Ping(outcome) = &row.outcome {
             ping::add(&mut samples, outcome, lost(&head));
         }
@@ -112,7 +128,9 @@ impl Page {
 impl Samples<'_> {
     /// Adds to what tells this row from others.
     fn label(&mut self, name: &'static str, value: &str) {
-        self.labels.push((name, value.to_owned()));
+        if !self.page.bare {
+            self.labels.push((name, value.to_owned()));
+        }
     }
 
     /// A sample without labels of its own; none if there is no value.
@@ -128,6 +146,17 @@ impl Samples<'_> {
             self.page.sample(Cow::Borrowed(name), help, &labels, value);
         }
     }
+}
+
+/// As blackbox_exporter has it: it shows when an address changes.
+fn address_hash(head: &Head<'_>) -> Option<f64> {
+    let bytes = match head.address?.parse().ok()? {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    };
+    let hash =
+        bytes.iter().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
+    Some(f64::from(hash))
 }
 
 fn seconds(ms: Option<f64>) -> Option<f64> {

@@ -39,6 +39,8 @@ fn ping() -> PingOutcome {
         late: 0,
         reordered: 0,
         rtts_ms: vec![Some(10.5), Some(11.0), None, Some(11.5)],
+        ttl: None,
+        resolve_ms: None,
         timestamp_source: TimestampSource::Kernel,
         error_us: 12.5,
         tmax_ms: 1000,

@@ -126,6 +126,8 @@ pub(super) fn unmeasured(target: &str, spec: &PingSpec, error: Option<String>) -
         late: 0,
         reordered: 0,
         rtts_ms: Vec::new(),
+        ttl: None,
+        resolve_ms: None,
         timestamp_source: TimestampSource::User,
         error_us: 0.0,
         tmax_ms: spec.timeout.as_millis() as u64,

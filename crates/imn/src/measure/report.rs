@@ -168,7 +168,7 @@ impl Report {
 }
 
 /// The address from which this host reaches another; nothing is sent to find out.
-fn source(address: &str) -> Option<IpAddr> {
+pub(crate) fn source(address: &str) -> Option<IpAddr> {
     let address: IpAddr = address.parse().ok()?;
     let any: IpAddr = if address.is_ipv4() { "0.0.0.0".parse().ok()? } else { "::".parse().ok()? };
     let socket = UdpSocket::bind(SocketAddr::new(any, 0)).ok()?;

@@ -1,12 +1,15 @@
 //! `imn agent`.
 
 use anyhow::{Context, Result, bail};
-use imn_agent::{Agent, Config, Identity, ModuleCredentials};
+use imn_agent::{Agent, Config, Identity, ModuleCredentials, Scraping};
+use imn_contract::latest::Outcome;
 use imn_runtime::task::Signals;
+use imn_sink::format::{Row, probe_page};
 
 use crate::{
     cli::AgentArgs,
     exit::{Code, Exit},
+    settings,
 };
 
 pub(crate) fn main(args: AgentArgs) -> Result<Code> {
@@ -37,6 +40,10 @@ async fn run(args: AgentArgs) -> Result<Code> {
         config.credentials = ModuleCredentials::directory(directory);
     }
     config.listen = Some(args.listen);
+    config.scraping = Some(Scraping::new(settings::scrape_modules()?, |kind, outcome, elapsed| {
+        let outcome = Outcome::read(kind, outcome);
+        probe_page(&Row { elapsed: Some(elapsed), ..Row::new(outcome) })
+    }));
     config.api_key = super::secret("--api-key-file", args.api_key_file.as_deref())?;
     let mut agent = Agent::start(config).await?;
     tokio::select! {

@@ -10,6 +10,7 @@ use imn_store::{Catalog, EmbeddedConfig, EmbeddedResults, SqlCatalog};
 use crate::{
     cli::ServerArgs,
     exit::{Code, Exit},
+    settings,
 };
 
 /// How long a drain may take: the batches in hand are committed.
@@ -44,6 +45,8 @@ async fn run(args: ServerArgs) -> Result<Code> {
     let client = nats::Client::connect(&super::connection(&args.nats, "server")?).await?;
     let mut config = Config::new(args.listen);
     config.seed_targets = args.seed_target;
+    config.scrape = settings::scrape_modules()?;
+    config.scrape_agent = args.probe_agent;
     let mut running = Server::start(config, client, catalog, Arc::new(results)).await?;
     tokio::select! {
         signal = signals.next() => tracing::info!(signal, "draining"),

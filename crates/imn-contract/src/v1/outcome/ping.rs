@@ -66,6 +66,12 @@ pub struct PingOutcome {
     pub reordered: u32,
     /// Each packet's round-trip time in order of sending, in milliseconds; null for one not received.
     pub rtts_ms: Vec<Option<f64>>,
+    /// TTL or hop limit of the last answer, as it arrived.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<u8>,
+    /// How long resolving the target's name took, in milliseconds; absent when it is an address or was not timed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolve_ms: Option<f64>,
     /// Where the timestamps come from.
     pub timestamp_source: TimestampSource,
     /// Bound of the systematic error of a round-trip time, in microseconds.
@@ -101,6 +107,8 @@ impl Typed for PingOutcome {
             late: 0,
             reordered: 0,
             rtts_ms: Vec::new(),
+            ttl: None,
+            resolve_ms: None,
             timestamp_source: TimestampSource::User,
             error_us: 0.0,
             tmax_ms,

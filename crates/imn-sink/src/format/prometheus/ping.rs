@@ -1,5 +1,7 @@
 //! `icmp` and `tcp`.
 
+use std::net::IpAddr;
+
 use imn_contract::latest::PingOutcome;
 
 use super::{Samples, seconds};
@@ -13,9 +15,18 @@ pub(super) fn label(samples: &mut Samples<'_>, outcome: &PingOutcome) {
 
 pub(super) fn add(samples: &mut Samples<'_>, outcome: &PingOutcome, lost: u32) {
     let rtt = &outcome.rtt_ms;
+    samples.plain(
+        "probe_dns_lookup_time_seconds",
+        "Time for resolving the name",
+        seconds(outcome.resolve_ms.or_else(|| is_address(&outcome.target).then_some(0.0))),
+    );
     if outcome.protocol != "tcp" {
-        let help = "Mean round-trip time of received packets";
-        samples.of("probe_icmp_duration_seconds", help, &[("phase", "rtt")], seconds(rtt.avg));
+        let help = "Duration by phase; rtt is the mean round-trip time of received packets";
+        let name = "probe_icmp_duration_seconds";
+        samples.of(name, help, &[("phase", "resolve")], seconds(outcome.resolve_ms));
+        samples.of(name, help, &[("phase", "rtt")], seconds(rtt.avg));
+        let help = "TTL or hop limit of the last answer";
+        samples.plain("probe_icmp_reply_hop_limit", help, outcome.ttl.map(f64::from));
     }
     for (fate, count) in [
         ("sent", outcome.sent),
@@ -49,4 +60,9 @@ pub(super) fn add(samples: &mut Samples<'_>, outcome: &PingOutcome, lost: u32) {
     );
     let tmax = Some(outcome.tmax_ms as f64 / 1e3);
     samples.plain("imn_ping_tmax_seconds", "How long answers were waited for", tmax);
+}
+
+/// Nothing had to be resolved.
+fn is_address(target: &str) -> bool {
+    target.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok()
 }

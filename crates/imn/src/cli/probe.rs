@@ -1,0 +1,121 @@
+//! Standalone probes.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::measure::duration;
+
+#[derive(Debug, Args)]
+pub(crate) struct ProbeArgs {
+    #[command(subcommand)]
+    pub(crate) verb: ProbeVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProbeVerb {
+    /// Reachability and delay by ICMP echo.
+    Icmp(IcmpProbe),
+    /// Say once, or again and again with --interval, what this probe is and what it can measure.
+    Registry(RegistryProbe),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct IcmpProbe {
+    /// Address or name to measure; repeatable.
+    #[arg(long = "target", required = true, value_name = "TARGET")]
+    pub(crate) targets: Vec<String>,
+    /// Packets to each target in each run.
+    #[arg(short, long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) count: u16,
+    /// How long each answer is waited for.
+    #[arg(short, long, default_value = "1s", value_parser = duration)]
+    pub(crate) timeout: Duration,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RegistryProbe {
+    /// Time between two messages; once if absent.
+    #[arg(long, value_name = "SPAN", value_parser = duration)]
+    pub(crate) interval: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) who: WhoArgs,
+    #[command(flatten)]
+    pub(crate) out: OutArgs,
+}
+
+/// How a probe runs.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// Time between two runs, such as `60s`.
+    #[arg(long, value_name = "SPAN", default_value = "60s", value_parser = duration)]
+    pub(crate) interval: Duration,
+    /// Measure once, print PASSED or FAILED, and exit with 0 or 1.
+    #[arg(long)]
+    pub(crate) health_check: bool,
+    /// Time between two health messages.
+    #[arg(long, value_name = "SPAN", default_value = "60s", value_parser = duration)]
+    pub(crate) health_interval: Duration,
+    #[command(flatten)]
+    pub(crate) who: WhoArgs,
+    #[command(flatten)]
+    pub(crate) out: OutArgs,
+}
+
+/// Whose records they are.
+#[derive(Debug, Args)]
+pub(crate) struct WhoArgs {
+    /// Identifier of this probe.
+    #[arg(long, env = "IMN_PROBE_ID", value_name = "ID")]
+    pub(crate) probe_id: String,
+    /// Where it is, such as `London, UK`.
+    #[arg(long, env = "IMN_PROBE_LOCATION", value_name = "TEXT")]
+    pub(crate) location: String,
+}
+
+/// Where records go.
+#[derive(Debug, Args)]
+pub(crate) struct OutArgs {
+    /// Where records go [default: stdout].
+    #[arg(long, value_enum, value_name = "WHERE")]
+    pub(crate) output: Option<Output>,
+    /// The file of --output file; records are added to it, one per line.
+    #[arg(long, value_name = "FILE", default_value = "network_metrics.json")]
+    pub(crate) output_file: PathBuf,
+    /// The NATS of --output nats: a server or servers, comma separated.
+    #[arg(long, env = "IMN_NATS_URL", value_name = "URL", default_value = "nats://127.0.0.1:4222")]
+    pub(crate) nats_url: String,
+    /// Credentials file for it.
+    #[arg(long, env = "IMN_NATS_CREDS", value_name = "FILE")]
+    pub(crate) nats_creds: Option<PathBuf>,
+    /// What stands before the topic in the subject of a record: PREFIX.icmp.metrics and so on.
+    #[arg(long, value_name = "PREFIX", default_value = "mmn.probe")]
+    pub(crate) subject_prefix: String,
+    /// Kafka brokers, comma separated; this build has no Kafka yet.
+    #[arg(long, value_name = "LIST")]
+    pub(crate) kafka_brokers: Option<String>,
+    /// Where the log goes [default: the journal when systemd has connected it, else stderr].
+    #[arg(long, value_enum, value_name = "WHERE")]
+    pub(crate) log: Option<LogPlace>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// One JSON object per line on standard output.
+    Stdout,
+    /// One JSON object per line at the end of a file.
+    File,
+    /// A NATS message for each.
+    Nats,
+    /// A Kafka message for each.
+    Kafka,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogPlace {
+    Journal,
+    Syslog,
+    Stderr,
+}
