@@ -203,7 +203,8 @@ mod tests {
             "loss_pct": 25.0, "packets_sent": 4, "packets_received": 3,
         });
         assert_eq!((value, record.topic), (expected, "icmp.metrics"));
-        let headers = record.headers(&probe());
+        let probe = probe();
+        let headers = record.headers(&probe);
         assert_eq!(
             headers[1..],
             [("probe_type", "icmp"), ("geo_location", "London, UK"), ("target", "192.0.2.1")]

@@ -26,7 +26,7 @@ use crate::{
     measure::source,
 };
 use output::Output;
-use plan::Plan;
+use plan::{Job, Plan};
 use vital::Vital;
 
 /// Targets measured at once.
@@ -97,8 +97,8 @@ async fn measure(plan: Plan, run: RunArgs) -> Result<Code> {
     logging(&run.out)?;
     let probe = probe(&run.who)?;
     let worker = Worker::new(plan.kind).map_err(|fault| refused(&fault))?;
-    for target in &plan.targets {
-        worker.check(target, &plan.params).map_err(|fault| refused(&fault))?;
+    for job in &plan.jobs {
+        worker.check(&job.target, &job.params).map_err(|fault| refused(&fault))?;
     }
     if run.health_check {
         let work = health_check(&worker, &plan, &probe, &run.out);
@@ -134,7 +134,7 @@ async fn keep(
     let mut vital = Vital::new(started);
     output.write(&registration(probe, vec![plan.metric], started)?).await?;
     output.flush().await?;
-    tracing::info!(probe = probe.id, kind = plan.metric, targets = plan.targets.len(), "probe started");
+    tracing::info!(probe = probe.id, kind = plan.metric, targets = plan.jobs.len(), "probe started");
     let mut health = tokio::time::interval_at(started + run.health_interval, run.health_interval);
     health.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     // A run that takes longer than the interval puts off the next one: no two are under way at a time.
@@ -185,15 +185,15 @@ async fn once(
 }
 
 fn rows<'a>(worker: &'a Worker, plan: &'a Plan) -> impl futures::Stream<Item = Result<Row>> + use<'a> {
-    stream::iter(&plan.targets)
-        .map(async |target: &String| {
+    stream::iter(&plan.jobs)
+        .map(async |job: &Job| {
             let begun = Instant::now();
             // Nobody listens.
             let (signs, _) = mpsc::channel(1);
-            let outcome = match worker.run(target, &plan.params, plan.takes, signs).await {
+            let outcome = match worker.run(&job.target, &job.params, plan.takes, signs).await {
                 Ok(outcome) => outcome,
                 Err(fault) if fault.is(ErrorCode::Denied) => return Err(refused(&fault).into()),
-                Err(fault) => plan.unmeasured(worker.kind(), target, fault.message),
+                Err(fault) => plan.unmeasured(worker.kind(), &job.target, fault.message),
             };
             Ok(Row { elapsed: Some(begun.elapsed()), ..Row::new(outcome) })
         })

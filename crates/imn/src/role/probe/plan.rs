@@ -16,12 +16,17 @@ pub(super) struct Plan {
     pub(super) kind: &'static str,
     /// What records call it.
     pub(super) metric: &'static str,
-    pub(super) targets: Vec<String>,
-    pub(super) params: Map<String, Value>,
+    pub(super) jobs: Vec<Job>,
     /// The longest that one target takes.
     pub(super) takes: Duration,
     /// How long each answer is waited for.
     pub(super) tmax: Duration,
+}
+
+/// One thing that is measured, and how.
+pub(super) struct Job {
+    pub(super) target: String,
+    pub(super) params: Map<String, Value>,
 }
 
 impl Plan {
@@ -37,8 +42,7 @@ impl Plan {
         Self {
             kind: "icmp",
             metric: "icmp",
-            targets: args.targets.clone(),
-            params,
+            jobs: jobs(&args.targets, &params),
             takes: spacing * count + args.timeout + SLACK,
             tmax: args.timeout,
         }
@@ -48,6 +52,11 @@ impl Plan {
     pub(super) fn unmeasured(&self, kind: &ModuleType, target: &str, error: String) -> Outcome {
         Outcome::unmeasured(kind, target, self.tmax.as_millis() as u64, error)
     }
+}
+
+/// All targets, measured alike.
+fn jobs(targets: &[String], params: &Map<String, Value>) -> Vec<Job> {
+    targets.iter().map(|target| Job { target: target.clone(), params: params.clone() }).collect()
 }
 
 /// A duration as parameters write it.
