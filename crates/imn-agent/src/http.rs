@@ -15,7 +15,7 @@ use imn_contract::{
     DecodeError, Encoding, ErrorCode, Fault, ModuleType, canonical_type, decode,
     latest::{SimpleError, SimpleRequest},
 };
-use imn_runtime::{nats::Client, task::Stop};
+use imn_runtime::{nats::Client, task::Stop, telemetry};
 use serde_json::json;
 use tokio::net::TcpListener;
 
@@ -74,10 +74,11 @@ pub(crate) async fn serve(listener: TcpListener, desk: Arc<Desk>, stop: Stop) ->
     axum::serve(listener, router).with_graceful_shutdown(async move { stop.requested().await }).await
 }
 
-async fn metrics(State(desk): State<Arc<Desk>>) -> Response {
+async fn metrics(State(desk): State<Arc<Desk>>, headers: HeaderMap) -> Response {
     let page =
         desk.counters.page(&desk.heart.beat(), desk.client.events().is_connected(), desk.jobs.followed());
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    let (kind, page) = telemetry::negotiated(accept, page);
     ([(header::CONTENT_TYPE, kind)], page).into_response()
 }
 

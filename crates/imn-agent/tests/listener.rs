@@ -49,7 +49,7 @@ async fn the_listener_shows_itself_to_all_and_obeys_its_key() {
     assert_eq!(status, 200, "{body}");
     let (status, media, page) = http(address, "GET /metrics", None, "").await;
     assert_eq!(status, 200);
-    assert!(media.starts_with("application/openmetrics-text"), "{media}");
+    assert!(media.starts_with("text/plain; version=0.0.4"), "{media}");
     assert!(
         page.contains("imn_agent_nats_connected 0") && page.contains("instance=\"lab1-idle-0\""),
         "{page}"

@@ -1,6 +1,7 @@
 //! What a process says of itself: logs on standard error, in the journal or to syslog, metrics for Prometheus, and no
 //! secret in either.
 
+mod exposition;
 mod metric;
 mod syslog;
 
@@ -11,6 +12,7 @@ use tracing_subscriber::{
     EnvFilter, Layer, Registry, layer::SubscriberExt, registry::LookupSpan, reload, util::SubscriberInitExt,
 };
 
+pub use exposition::negotiated;
 pub use metric::Metrics;
 
 /// What is logged when nothing else is asked for.

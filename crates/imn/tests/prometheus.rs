@@ -175,6 +175,12 @@ fn prometheus_takes_us_for_blackbox_exporter() {
         }
     }
 
+    for role in [AGENT, SERVER] {
+        let (status, page) = site.get(&format!("http://{role}/metrics")).unwrap();
+        assert_eq!(status, 200, "{page}");
+        check(&page);
+    }
+
     let pings = ["127.0.0.1", "::1", "192.0.2.1"];
     let ports = [SERVER, "127.0.0.1:9"];
     let mut jobs = String::new();
@@ -182,6 +188,7 @@ fn prometheus_takes_us_for_blackbox_exporter() {
         jobs += &job(&format!("{name}-icmp"), "icmp", &pings, exporter);
         jobs += &job(&format!("{name}-tcp"), "tcp_connect", &ports, exporter);
     }
+    jobs += &format!("  - job_name: own\n    static_configs:\n      - targets: {:?}\n", [AGENT, SERVER]);
     let mut prometheus = site.prometheus(&jobs);
     let mut expected = BTreeMap::new();
     for name in ["agent", "server"] {
@@ -201,5 +208,7 @@ fn prometheus_takes_us_for_blackbox_exporter() {
     let delays = site.samples("probe_icmp_duration_seconds%7Bphase=%22rtt%22%7D");
     assert_eq!(delays.len(), 4, "{delays:?}");
     assert!(delays.values().all(|seconds| (1e-6..0.1).contains(seconds)), "{delays:?}");
+    let own = site.samples("up%7Bjob=%22own%22%7D");
+    assert_eq!(own.values().copied().collect::<Vec<_>>(), [1.0, 1.0], "{own:?}");
     prometheus.terminate();
 }

@@ -6,17 +6,15 @@ use axum::{
     Json,
     body::Bytes,
     extract::State,
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use imn_runtime::telemetry;
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::Api;
-
-/// The format of the metrics page.
-const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The server's process answers.
 #[derive(Serialize, ToSchema)]
@@ -85,11 +83,13 @@ async fn readyz(State(api): State<Api>) -> Response {
     (status, axum::Extension(super::problem::Verbatim), Json(Ready { ready, parts })).into_response()
 }
 
-/// Figures in the OpenMetrics text format
+/// Figures in the OpenMetrics text format, or in Prometheus' own where it is not asked for
 #[utoipa::path(get, path = "/metrics", tag = "server", operation_id = "metrics",
     responses((status = 200, description = "The figures", body = String, content_type = "application/openmetrics-text")))]
-async fn metrics(State(api): State<Api>) -> Response {
-    ([(header::CONTENT_TYPE, OPENMETRICS)], api.context.metrics.page()).into_response()
+async fn metrics(State(api): State<Api>, headers: HeaderMap) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    let (kind, page) = telemetry::negotiated(accept, api.context.metrics.page());
+    ([(header::CONTENT_TYPE, kind)], page).into_response()
 }
 
 /// This document
