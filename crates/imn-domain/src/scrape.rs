@@ -27,7 +27,7 @@ pub struct ScrapeModule {
     /// How long a measurement may take, at most; else as long as Prometheus waits.
     #[serde(default, deserialize_with = "span")]
     timeout: Option<Duration>,
-    /// Parameters of the type. Of `dns` also `query_name`: what is asked; the target is who is asked.
+    /// Parameters of the type. Of `dns` with `query`, the name to ask for: the target is who is asked.
     #[serde(default)]
     params: Map<String, Value>,
 }
@@ -58,9 +58,9 @@ impl Default for ScrapeModules {
             ("tcp_connect", "tcp", json!({})),
             ("http_2xx", "http", json!({})),
             ("http_post_2xx", "http", json!({ "method": "POST" })),
-            ("dns", "dns", json!({ "query_name": ".", "type": "NS" })),
-            ("dns_udp", "dns", json!({ "query_name": ".", "type": "NS", "transport": "udp" })),
-            ("dns_tcp", "dns", json!({ "query_name": ".", "type": "NS", "transport": "tcp" })),
+            ("dns", "dns", json!({ "query": ".", "type": "NS" })),
+            ("dns_udp", "dns", json!({ "query": ".", "type": "NS", "transport": "udp" })),
+            ("dns_tcp", "dns", json!({ "query": ".", "type": "NS", "transport": "tcp" })),
         ];
         let module = |prober: &str, params: Value| ScrapeModule {
             prober: prober.to_owned(),
@@ -154,11 +154,18 @@ impl ScrapeModule {
             }
             "dns" => {
                 timeout(&mut params);
-                params.insert("resolver".to_owned(), json!(target));
-                match params.remove("query_name") {
-                    Some(Value::String(name)) => name,
-                    _ => return Err(Fault::invalid("module", "its params want a query_name, a text")),
+                // Under blackbox_exporter's names, too.
+                for (theirs, ours) in
+                    [("query_name", "query"), ("query_type", "type"), ("transport_protocol", "transport")]
+                {
+                    if let Some(value) = params.remove(theirs) {
+                        params.entry(ours).or_insert(value);
+                    }
                 }
+                if !params.contains_key("query") {
+                    return Err(Fault::invalid("module", "its params want a query: the name to ask for"));
+                }
+                target.to_owned()
             }
             _ => target.to_owned(),
         };
@@ -239,8 +246,8 @@ mod tests {
             ask("soa", "192.0.2.53", 5.0),
             row(
                 "dns",
-                "example.net",
-                json!({"type": "SOA", "resolver": "192.0.2.53", "timeout": "4500ms"}),
+                "192.0.2.53",
+                json!({"query": "example.net", "type": "SOA", "timeout": "4500ms"}),
                 4_500
             )
         );
