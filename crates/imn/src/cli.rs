@@ -16,7 +16,8 @@ pub(crate) use manage::{
 };
 pub(crate) use measure::{AnyArgs, MeasureArgs, PacketArgs, PingArgs, TcpArgs};
 pub(crate) use probe::{
-    IcmpProbe, LogPlace, OutArgs, Output, ProbeArgs, ProbeVerb, RegistryProbe, RunArgs, WhoArgs,
+    BgpProbe, DnsProbe, HttpProbe, IcmpProbe, LogPlace, MtrProbe, OutArgs, Output, ProbeArgs, ProbeVerb,
+    RegistryProbe, RunArgs, WhoArgs,
 };
 pub(crate) use role_or::RoleOr;
 

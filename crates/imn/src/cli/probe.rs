@@ -16,6 +16,14 @@ pub(crate) struct ProbeArgs {
 pub(crate) enum ProbeVerb {
     /// Reachability and delay by ICMP echo.
     Icmp(IcmpProbe),
+    /// What name servers answer, and how fast.
+    Dns(DnsProbe),
+    /// What web servers answer, and how long each part of it takes.
+    Http(HttpProbe),
+    /// The path to a target: delay and loss at every hop.
+    Mtr(MtrProbe),
+    /// What BGP says of prefixes: announcements and withdrawals, as they come.
+    Bgp(BgpProbe),
     /// Say once, or again and again with --interval, what this probe is and what it can measure.
     Registry(RegistryProbe),
 }
@@ -31,6 +39,80 @@ pub(crate) struct IcmpProbe {
     /// How long each answer is waited for.
     #[arg(short, long, default_value = "1s", value_parser = duration)]
     pub(crate) timeout: Duration,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DnsProbe {
+    /// Name to look up; repeatable.
+    #[arg(long = "target", required = true, value_name = "NAME")]
+    pub(crate) targets: Vec<String>,
+    /// Name server to ask: an address, with or without a port, or a URL such as tls://9.9.9.9; repeatable [default:
+    /// this host's own].
+    #[arg(long = "resolver", value_name = "SERVER")]
+    pub(crate) resolvers: Vec<String>,
+    /// Type of the records to ask for.
+    #[arg(long = "type", alias = "record-type", value_name = "TYPE", default_value = "A")]
+    pub(crate) record: String,
+    /// How to ask.
+    #[arg(long, value_name = "HOW", value_parser = ["udp", "tcp", "dot", "doh"])]
+    pub(crate) transport: Option<String>,
+    /// How long an answer is waited for.
+    #[arg(short, long, default_value = "2s", value_parser = duration)]
+    pub(crate) timeout: Duration,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HttpProbe {
+    /// URL to ask for; repeatable.
+    #[arg(long = "url", alias = "target", required = true, value_name = "URL")]
+    pub(crate) urls: Vec<String>,
+    /// Method of the request.
+    #[arg(short = 'X', long, default_value = "GET")]
+    pub(crate) method: String,
+    /// How long a request may take, from the name to the last byte.
+    #[arg(short, long, default_value = "10s", value_parser = duration)]
+    pub(crate) timeout: Duration,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MtrProbe {
+    /// Address or name to trace; repeatable.
+    #[arg(long = "target", required = true, value_name = "TARGET")]
+    pub(crate) targets: Vec<String>,
+    /// Cycles in each run, a second apart or closer where the interval is too short for that.
+    #[arg(short, long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) count: u16,
+    /// What to send.
+    #[arg(long, value_name = "PROTOCOL", default_value = "icmp", value_parser = ["icmp", "udp", "tcp"])]
+    pub(crate) protocol: String,
+    /// Last TTL or hop limit to try.
+    #[arg(long, value_name = "HOPS", default_value_t = 30, value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub(crate) max_hops: u8,
+    /// How long each answer is waited for.
+    #[arg(short, long, default_value = "1s", value_parser = duration)]
+    pub(crate) timeout: Duration,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("source").required(true).args(["ris_live", "bmp_listen"])))]
+pub(crate) struct BgpProbe {
+    /// Prefix to watch, with those within it; repeatable.
+    #[arg(long = "prefix", required = true, value_name = "PREFIX")]
+    pub(crate) prefixes: Vec<String>,
+    /// Listen to RIPE RIS Live, or to another service that speaks its protocol.
+    #[arg(long, value_name = "URL", num_args = 0..=1, default_missing_value = "")]
+    pub(crate) ris_live: Option<String>,
+    /// Listen here for routers that speak BMP.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) bmp_listen: Option<std::net::SocketAddr>,
     #[command(flatten)]
     pub(crate) run: RunArgs,
 }

@@ -6,12 +6,13 @@
 mod output;
 mod plan;
 mod vital;
+mod window;
 
 use std::time::Duration;
 
 use anyhow::Result;
 use futures::{StreamExt, stream};
-use imn_contract::{ErrorCode, Fault};
+use imn_contract::{ErrorCode, Fault, latest::Outcome};
 use imn_module::local::Worker;
 use imn_runtime::{clock, task::Signals, telemetry};
 use imn_sink::{
@@ -28,9 +29,12 @@ use crate::{
 use output::Output;
 use plan::{Job, Plan};
 use vital::Vital;
+use window::Windows;
 
 /// Targets measured at once.
 const AT_ONCE: usize = 64;
+/// How long a health check observes.
+const LOOK: Duration = Duration::from_secs(5);
 /// An address by whose route that of this host is found; nothing is sent to it (RFC 5737).
 const ELSEWHERE: &str = "192.0.2.1";
 
@@ -39,6 +43,10 @@ pub(crate) fn main(args: ProbeArgs) -> Result<Code> {
     let (plan, run) = match args.verb {
         ProbeVerb::Registry(args) => return runtime.block_on(registry(args)),
         ProbeVerb::Icmp(args) => (Plan::icmp(&args), args.run),
+        ProbeVerb::Dns(args) => (Plan::dns(&args), args.run),
+        ProbeVerb::Http(args) => (Plan::http(&args), args.run),
+        ProbeVerb::Mtr(args) => (Plan::mtr(&args), args.run),
+        ProbeVerb::Bgp(args) => (Plan::bgp(&args), args.run),
     };
     runtime.block_on(measure(plan, run))
 }
@@ -134,11 +142,13 @@ async fn keep(
     let mut vital = Vital::new(started);
     output.write(&registration(probe, vec![plan.metric], started)?).await?;
     output.flush().await?;
+    let mut windows = plan.standing.then(|| Windows::open(plan, run.interval)).transpose()?;
     tracing::info!(probe = probe.id, kind = plan.metric, targets = plan.jobs.len(), "probe started");
     let mut health = tokio::time::interval_at(started + run.health_interval, run.health_interval);
     health.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     // A run that takes longer than the interval puts off the next one: no two are under way at a time.
-    let mut due = tokio::time::interval_at(started, run.interval);
+    let first = if plan.standing { started + run.interval } else { started };
+    let mut due = tokio::time::interval_at(first, run.interval);
     due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
         tokio::select! {
@@ -149,7 +159,15 @@ async fn keep(
             }
             _ = due.tick() => {
                 let begun = Instant::now();
-                once(worker, plan, probe, &mut vital, output).await?;
+                match &mut windows {
+                    Some(windows) => {
+                        for outcome in windows.take(plan).await {
+                            tell(&Row::new(outcome), probe, &mut vital, output).await?;
+                        }
+                        output.flush().await?;
+                    }
+                    None => once(worker, plan, probe, &mut vital, output).await?,
+                }
                 if begun.elapsed() > run.interval {
                     let (took, interval) = (begun.elapsed(), run.interval);
                     tracing::warn!(?took, ?interval, "a run took longer than the interval; runs are left out");
@@ -169,19 +187,24 @@ async fn once(
 ) -> Result<()> {
     let mut rows = std::pin::pin!(rows(worker, plan));
     while let Some(row) = rows.next().await {
-        let row = row?;
-        let head = row.outcome.head();
-        if row.answered() {
-            vital.succeeded(clock::now_rfc3339());
-        } else {
-            vital.failed();
-            tracing::warn!(target = head.target, error = head.error, "measurement failed");
-        }
-        for record in record::records(probe, &row)? {
-            output.write(&record).await?;
-        }
+        tell(&row?, probe, vital, output).await?;
     }
     output.flush().await
+}
+
+/// Lets the records of one measurement go, and notes how it went.
+async fn tell(row: &Row, probe: &Probe, vital: &mut Vital, output: &mut Output) -> Result<()> {
+    let head = row.outcome.head();
+    if row.answered() {
+        vital.succeeded(clock::now_rfc3339());
+    } else {
+        vital.failed();
+        tracing::warn!(target = head.target, error = head.error, "measurement failed");
+    }
+    for record in record::records(probe, row)? {
+        output.write(&record).await?;
+    }
+    Ok(())
 }
 
 fn rows<'a>(worker: &'a Worker, plan: &'a Plan) -> impl futures::Stream<Item = Result<Row>> + use<'a> {
@@ -206,18 +229,12 @@ async fn health_check(worker: &Worker, plan: &Plan, probe: &Probe, out: &OutArgs
     if let Err(error) = Output::open(out, probe).await {
         faults.push(crate::exit::worded(&error));
     }
-    let mut rows = std::pin::pin!(rows(worker, plan));
-    while let Some(row) = rows.next().await {
-        let row = match row {
-            Ok(row) => row,
-            Err(error) => {
-                faults.push(crate::exit::worded(&error));
-                break;
+    match outcomes(worker, plan).await {
+        Err(error) => faults.push(crate::exit::worded(&error)),
+        Ok(outcomes) => {
+            for head in outcomes.iter().map(Outcome::head).filter(|head| !head.success) {
+                faults.push(format!("{}: {}", head.target, head.error.unwrap_or("no answer")));
             }
-        };
-        let head = row.outcome.head();
-        if !head.success {
-            faults.push(format!("{}: {}", head.target, head.error.unwrap_or("no answer")));
         }
     }
     if faults.is_empty() {
@@ -229,6 +246,17 @@ async fn health_check(worker: &Worker, plan: &Plan, probe: &Probe, out: &OutArgs
         println!("{}", fault.replace(char::is_control, " "));
     }
     Ok(Code::Error)
+}
+
+/// Every target once; of what is observed, what a short look shows.
+async fn outcomes(worker: &Worker, plan: &Plan) -> Result<Vec<Outcome>> {
+    if plan.standing {
+        let mut windows = Windows::open(plan, LOOK)?;
+        tokio::time::sleep(LOOK).await;
+        return Ok(windows.take(plan).await);
+    }
+    let rows: Vec<Result<Row>> = rows(worker, plan).collect().await;
+    rows.into_iter().map(|row| row.map(|row| row.outcome)).collect()
 }
 
 fn refused(fault: &Fault) -> Exit {
