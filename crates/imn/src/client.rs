@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result};
-use imn_runtime::{config, file};
+use imn_runtime::{config, credential::Credentials, file, nats};
 use reqwest::{Method, StatusCode, header};
 use serde::Deserialize;
 use serde_json::Value;
@@ -80,6 +80,10 @@ struct FieldError {
 struct Connect {
     http_url: String,
     api_key: String,
+    #[serde(default)]
+    nats_url: Option<String>,
+    #[serde(default)]
+    nats_creds: Option<PathBuf>,
 }
 
 impl Client {
@@ -239,6 +243,22 @@ impl Client {
 /// What `connect.json` of a state directory says of the server, if it is there and whole: its URL.
 pub(crate) fn known_url(connect: &std::path::Path) -> Option<String> {
     known(connect).ok().flatten().map(|known| known.http_url)
+}
+
+/// How to listen to the network of this host's server, if it is that which a command talks to.
+pub(crate) fn nats(args: &ConnectArgs, name: &str) -> Option<nats::Config> {
+    let state = config::state_dir(args.state.state_dir.as_deref()).ok()?;
+    let known = known(&state.join("connect.json")).ok().flatten()?;
+    if args.url.as_ref().is_some_and(|url| url.trim_end_matches('/') != known.http_url) {
+        return None;
+    }
+    let mut config = nats::Config::new(known.nats_url?, name);
+    if let Some(path) = known.nats_creds {
+        let text = std::fs::read_to_string(path).ok()?;
+        Credentials::parse(&text).ok()?.inbox_prefix().clone_into(&mut config.inbox_prefix);
+        config.credentials = Some(text);
+    }
+    Some(config)
 }
 
 fn known(path: &std::path::Path) -> Result<Option<Connect>> {

@@ -29,6 +29,7 @@ const REDRAW: Duration = Duration::from_millis(100);
 
 pub(super) struct View {
     bar: ProgressBar,
+    targets: Vec<String>,
     live: Option<Live>,
     followed: Option<Followed>,
 }
@@ -66,8 +67,14 @@ impl View {
             }
             How::Ask(ask) => Followed::Ask { kind: ask.kind.clone(), targets: vec![None; total] },
         };
-        let words = matches!(work.how, How::Ask(_));
-        Self { bar: bar(total, live.is_some(), words), live, followed: follow.then(followed) }
+        let words = matches!(work.how, How::Ask(_)) || !local;
+        Self {
+            bar: bar(total, live.is_some(), words),
+            // Names that others gave do not steer the terminal.
+            targets: work.targets.iter().map(|target| target.replace(char::is_control, "\u{fffd}")).collect(),
+            live,
+            followed: follow.then(followed),
+        }
     }
 
     /// Whether a table is on the screen that rows would only repeat.
@@ -99,6 +106,14 @@ impl View {
             self.bar.set_message(words(sign));
         }
         self.draw(false);
+    }
+
+    /// A sign of a job that an agent does.
+    pub(super) fn heard(&self, target: usize, agent: &str, sign: &Sign) {
+        self.bar.set_message(match self.targets.get(target).filter(|_| self.targets.len() > 1) {
+            Some(target) => format!("{agent} {target}: {}", words(sign)),
+            None => format!("{agent}: {}", words(sign)),
+        });
     }
 
     pub(super) fn done(&mut self, target: usize, outcome: &Outcome) {
@@ -189,7 +204,8 @@ fn bar(total: usize, live: bool, words: bool) -> ProgressBar {
         return ProgressBar::hidden();
     }
     let bar = ProgressBar::with_draw_target(Some(total as u64), ProgressDrawTarget::stderr());
-    bar.with_style(style("{wide_bar} {pos}/{len} targets, {per_sec}, {eta} left"))
+    let line = "{wide_bar} {pos}/{len} targets, {per_sec}, {eta} left";
+    bar.with_style(style(&if words { format!("{line}\n{{wide_msg}}") } else { line.to_owned() }))
 }
 
 pub(crate) fn style(template: &str) -> ProgressStyle {
