@@ -84,7 +84,7 @@ impl Counters {
         gauge("spool_bytes", "Bytes in spools", beat.spool.bytes as f64);
         gauge("spool_oldest_seconds", "Age of the oldest round not committed", beat.spool.oldest_s as f64);
         gauge("cpu_percent", "CPU of agent and modules, of one core", beat.cpu_pct);
-        gauge("resident_megabytes", "Memory of agent and modules", beat.rss_mb);
+        gauge("resident_bytes", "Memory of agent and modules", beat.rss_mb * 1e6);
         let family = Family::<Labels, Gauge>::default;
         let (states, inflight, slots, restarts) = (family(), family(), family(), family());
         for module in &beat.modules {
