@@ -13,7 +13,8 @@ use std::{
 
 use crossbeam_channel::select;
 use imn_contract::{ErrorCode, Fault, latest::PingOutcome};
-use imn_probe::{Batch, Event, SubmitError, Timestamp};
+use imn_metric::Counts;
+use imn_probe::{Batch, Event, Packet, SubmitError, Timestamp};
 use serde_json::{Map, Value};
 
 use crate::{
@@ -44,6 +45,8 @@ pub struct Plan {
     pub pace: Pace,
     /// Tell every packet.
     pub progress: bool,
+    /// Tell figures in place of outcomes: all that a summary needs, at a fraction of the cost.
+    pub figures: bool,
 }
 
 /// What happens during a [`Run`].
@@ -63,6 +66,57 @@ pub enum Step {
         /// What was found.
         outcome: Box<PingOutcome>,
     },
+    /// A target is done, of which only figures are wanted.
+    Counted {
+        /// Number of the target, from 0.
+        target: usize,
+        /// Its figures.
+        figures: Figures,
+    },
+}
+
+/// The figures of one target that add up over many.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Packets sent, received and unknown.
+    pub counts: Counts,
+    /// Further answers to packets already answered.
+    pub duplicates: u32,
+    /// Round-trip times of the packets received, in nanoseconds.
+    pub rtts_ns: Rtts,
+}
+
+/// Round-trip times; a single one, which is the usual case, needs no memory of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rtts {
+    /// At most one.
+    One(Option<u64>),
+    /// Any number.
+    Many(Vec<u64>),
+}
+
+impl Default for Rtts {
+    fn default() -> Self {
+        Self::One(None)
+    }
+}
+
+impl Rtts {
+    /// The times in order of sending, in nanoseconds.
+    pub fn as_slice(&self) -> &[u64] {
+        match self {
+            Self::One(rtt) => rtt.as_slice(),
+            Self::Many(rtts) => rtts,
+        }
+    }
+
+    fn of(packets: &[Packet]) -> Self {
+        let mut rtts = packets.iter().filter_map(Packet::rtt).map(|rtt| rtt.as_nanos() as u64);
+        match packets {
+            [] | [_] => Self::One(rtts.next()),
+            _ => Self::Many(rtts.collect()),
+        }
+    }
 }
 
 /// Measurements in work: an iterator that blocks until something happens and ends when all targets are done.
@@ -166,6 +220,16 @@ impl Run {
         for (outcome, packets) in batch.iter() {
             let number = outcome.key as usize;
             let Some(name) = self.names.get(number) else { continue };
+            if self.plan.figures {
+                let figures = Figures {
+                    counts: Packet::counts(packets),
+                    duplicates: outcome.duplicates,
+                    rtts_ns: Rtts::of(packets),
+                };
+                self.ready.push_back(Step::Counted { target: number, figures });
+                self.left -= 1;
+                continue;
+            }
             let outcome = Box::new(convert::ping(name, &self.plan.spec, outcome, packets));
             self.ready.push_back(Step::Done { target: number, outcome });
             self.left -= 1;

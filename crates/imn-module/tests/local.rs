@@ -9,7 +9,7 @@ use imn_module::{
 use imn_testkit::require_root;
 
 fn plan(spec: PingSpec) -> Plan {
-    Plan { spec, rate: None, pace: Pace::default(), progress: false }
+    Plan { spec, rate: None, pace: Pace::default(), progress: false, figures: false }
 }
 
 #[test]

@@ -25,7 +25,12 @@ impl Machine {
             self.not_sent(slot, libc::EAFNOSUPPORT);
             return;
         };
-        let cookie = self.table.cookie(round.target, slot);
+        let (size, cookie) = (round.size, self.table.cookie(round.target, slot));
+        if !self.sockets[at].suits(size) {
+            self.flush(at);
+            self.sockets[at].suit(size);
+        }
+        let round = &self.table.rounds[index as usize];
         let socket = &mut self.sockets[at];
         let id = socket.identifier(round.flow);
         let control = SendControl { ttl: round.ttl, tos: round.tos, source: round.source };

@@ -19,6 +19,9 @@ const SOL_RAW: i32 = 255;
 const ICMP_FILTER: i32 = 1;
 const ICMP6_FILTER: i32 = 1;
 
+/// Largest payload that every IPv4 link is taken to carry in one piece (RFC 791: 576 bytes, of which 28 are headers).
+const ATOMIC: u16 = 548;
+
 const STAMPING: u32 = libc::SOF_TIMESTAMPING_TX_SOFTWARE
     | libc::SOF_TIMESTAMPING_RX_SOFTWARE
     | libc::SOF_TIMESTAMPING_SOFTWARE
@@ -36,6 +39,8 @@ pub(crate) struct IcmpSocket {
     pub queued: Vec<u32>,
     pub stamps: Stamps,
     pub overflow: Overflow,
+    /// Requests may not be fragmented: they need no identification, which the kernel makes at some expense.
+    atomic: bool,
 }
 
 impl IcmpSocket {
@@ -70,7 +75,22 @@ impl IcmpSocket {
             queued: Vec::with_capacity(BATCH),
             stamps,
             overflow: Overflow::default(),
+            atomic: false,
         }))
+    }
+
+    /// Whether a payload of this size can be sent with the socket as it is set; else what is gathered must go first.
+    pub(crate) fn suits(&self, size: u16) -> bool {
+        self.family == Family::V6 || self.atomic == (size <= ATOMIC)
+    }
+
+    /// Sets the socket for payloads of this size. Small requests carry "don't fragment" either way (RFC 6864 §4.1).
+    pub(crate) fn suit(&mut self, size: u16) {
+        let atomic = size <= ATOMIC;
+        let mode = if atomic { libc::IP_PMTUDISC_PROBE } else { libc::IP_PMTUDISC_WANT };
+        // Where it cannot be set, requests go as the kernel likes.
+        let _ = set_option(&self.socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, mode);
+        self.atomic = atomic;
     }
 
     /// The identifier of a flow.

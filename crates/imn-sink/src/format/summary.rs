@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use imn_metric::percentile_with_loss;
+use imn_metric::{Counts, percentile_with_loss};
 use serde::Serialize;
 
 use super::{Format, Row, csv, influx, json, prometheus};
@@ -84,6 +84,17 @@ impl Tally {
         self.unknown += u64::from(head.unknown);
         self.duplicates += u64::from(head.duplicates);
         self.rtts.extend(head.latencies_ms.iter().flatten().map(|ms| (ms * 1e6).round() as u64));
+    }
+
+    /// Takes in the figures of a ping alone: counts, and the round-trip times of received packets in nanoseconds.
+    pub fn count(&mut self, counts: Counts, duplicates: u32, rtts_ns: &[u64]) {
+        self.targets += 1;
+        self.answered += u64::from(counts.received > 0);
+        self.sent += counts.sent;
+        self.received += counts.received;
+        self.unknown += counts.unknown;
+        self.duplicates += u64::from(duplicates);
+        self.rtts.extend(rtts_ns);
     }
 
     /// Targets so far.

@@ -22,6 +22,7 @@ pub(super) async fn run(work: &Work, batch: &Batch, mut report: Report) -> Resul
         rate: batch.rate.map(|rate| starts(rate, batch.spec.count)),
         pace: batch.pace,
         progress: report.view.follows(),
+        figures: work.only_summary() && !report.view.is_live(),
     };
     let targets = work.targets.clone();
     let (sender, mut steps) = mpsc::channel(STEPS);
@@ -39,6 +40,7 @@ pub(super) async fn run(work: &Work, batch: &Batch, mut report: Report) -> Resul
         for step in some.drain(..) {
             match step.map_err(|fault| failed(&fault, work.how.flag()))? {
                 Step::Packet { target, detail } => report.view.packet(target, &detail),
+                Step::Counted { target, figures } => report.count(target, &figures),
                 Step::Done { target, outcome } => report.target(target, vec![row(*outcome)])?,
             }
         }

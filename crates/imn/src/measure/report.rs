@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::Result;
 use imn_contract::ModuleType;
+use imn_module::local::Figures;
 use imn_sink::format::{Format, Layout, Row, Tally, Writer};
 use nix::sys::{
     resource::{UsageWho, getrusage},
@@ -92,6 +93,13 @@ impl Report {
             }
         };
         self.write(ready)
+    }
+
+    /// The figures of one target, where there are no rows.
+    pub(super) fn count(&mut self, number: usize, figures: &Figures) {
+        self.finished[number] = true;
+        self.view.count();
+        self.tally.count(figures.counts, figures.duplicates, figures.rtts_ns.as_slice());
     }
 
     /// Hands on what is written so far.

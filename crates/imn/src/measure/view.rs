@@ -108,6 +108,11 @@ impl View {
         self.draw(false);
     }
 
+    /// One more target is done, of which nothing is shown.
+    pub(super) fn count(&self) {
+        self.bar.inc(1);
+    }
+
     /// A sign of a job that an agent does.
     pub(super) fn heard(&self, target: usize, agent: &str, sign: &Sign) {
         self.bar.set_message(match self.targets.get(target).filter(|_| self.targets.len() > 1) {
