@@ -31,6 +31,8 @@ pub(crate) struct Shot<'a> {
     pub target: IpAddr,
     pub due: Timestamp,
     pub spec: &'a PingSpec,
+    /// Flow identifier; 0 is the usual one.
+    pub flow: u8,
     pub progress: bool,
 }
 
@@ -98,6 +100,11 @@ impl Engine {
         }
     }
 
+    /// Whether flow identifiers are of effect.
+    pub(crate) fn has_flows(&self) -> bool {
+        matches!(self, Self::Icmp(engine) if engine.is_raw())
+    }
+
     pub(crate) fn late_p99(&self) -> Duration {
         match self {
             Self::Icmp(engine) => engine.stats().lateness.p99,
@@ -121,6 +128,7 @@ fn icmp_round(shot: &Shot<'_>) -> icmp::Round {
         size,
         dscp: spec.dscp,
         ttl,
+        flow: shot.flow,
         progress: shot.progress,
         ..default
     }

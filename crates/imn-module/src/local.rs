@@ -188,6 +188,7 @@ impl Run {
                     target: *address,
                     due,
                     spec: &self.plan.spec,
+                    flow: 0,
                     progress: self.plan.progress,
                 });
             }

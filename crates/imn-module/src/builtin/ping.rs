@@ -1,5 +1,7 @@
 //! `icmp` and `tcp`: the two types whose rounds are packets of an engine.
 
+mod confirm;
+
 use std::{
     collections::HashMap,
     num::NonZeroU32,
@@ -12,9 +14,11 @@ use imn_contract::{
     ErrorCode, Fault,
     latest::{Assignment, PingOutcome, ProgressKind},
 };
-use imn_probe::{Batch, SubmitError, Timestamp};
+use imn_probe::{Batch, Fate, SubmitError, Timestamp};
 use schemars::schema_for;
 use serde_json::{Map, Value, json};
+
+use confirm::Confirm;
 
 use crate::{
     Addressing, Done, Due, Job, JobContext, Module, Pace, PingSpec, Plan, Standing, convert,
@@ -137,7 +141,14 @@ impl Module for Ping {
 
     fn standing(&self) -> Result<Option<Box<dyn Standing>>, Fault> {
         let engine = Engine::start(self.kind, self.state().pace)?;
-        Ok(Some(Box::new(Rounds { kind: self.kind, engine, specs: Vec::new(), known: HashMap::new() })))
+        Ok(Some(Box::new(Rounds {
+            kind: self.kind,
+            confirms: engine.has_flows(),
+            engine,
+            specs: Vec::new(),
+            known: HashMap::new(),
+            confirm: Confirm::default(),
+        })))
     }
 }
 
@@ -148,6 +159,9 @@ struct Rounds {
     /// By plan number. Plans are as few as tiers, so none is ever forgotten.
     specs: Vec<PingSpec>,
     known: HashMap<PingSpec, u32>,
+    /// Whether another identifier can be chosen at all.
+    confirms: bool,
+    confirm: Confirm,
 }
 
 impl Standing for Rounds {
@@ -164,30 +178,55 @@ impl Standing for Rounds {
     }
 
     fn begin(&mut self, rounds: &[Due]) -> usize {
-        let shots = rounds.iter().filter_map(|round| {
-            Some(Shot {
-                key: round.key,
-                target: round.address?,
-                due: Timestamp::from_nanos(u64::try_from(round.due_us).ok()? * 1000),
-                spec: self.specs.get(round.plan as usize)?,
-                progress: false,
-            })
-        });
-        match self.engine.submit(shots) {
-            Ok(()) => rounds.len(),
-            Err(SubmitError::Full) => 0,
-            Err(error) => {
-                tracing::error!(%error, rounds = rounds.len(), "engine refuses rounds");
-                0
+        let mut shots = Vec::with_capacity(rounds.len());
+        let once: Vec<PingSpec> = if self.confirms {
+            self.specs.iter().map(|spec| PingSpec { count: 1, ..spec.clone() }).collect()
+        } else {
+            Vec::new()
+        };
+        for round in rounds {
+            let (Some(target), Ok(due_us)) = (round.address, u64::try_from(round.due_us)) else { continue };
+            let Some(spec) = self.specs.get(round.plan as usize) else { continue };
+            let due = Timestamp::from_nanos(due_us * 1000);
+            shots.push(Shot { key: round.key, target, due, spec, flow: 0, progress: false });
+            if let Some(spec) = once.get(round.plan as usize)
+                && let Some((key, flow)) = self.confirm.begin(round.key, target)
+            {
+                shots.push(Shot { key, target, due, spec, flow, progress: false });
             }
         }
+        let refused = match self.engine.submit(shots.into_iter()) {
+            Ok(()) => return rounds.len(),
+            Err(SubmitError::Full) => None,
+            Err(error) => Some(error),
+        };
+        for round in rounds {
+            self.confirm.forget(round.key);
+        }
+        if let Some(error) = refused {
+            tracing::error!(%error, rounds = rounds.len(), "engine refuses rounds");
+        }
+        0
     }
 
     fn collect(&mut self, done: &mut Vec<Done>) {
         let batches: Vec<Batch> = self.engine.outcomes().try_iter().collect();
         for batch in &batches {
             for (outcome, packets) in batch.iter() {
-                done.push(Done { key: outcome.key, round: convert::round(outcome, packets) });
+                let key = outcome.key;
+                let ended = if Confirm::is_confirmation(key) {
+                    self.confirm.confirmed(key, packets.iter().any(|packet| packet.rtt().is_some()))
+                } else {
+                    let silent =
+                        !packets.is_empty() && packets.iter().all(|packet| packet.fate == Fate::Lost);
+                    let round = convert::round(outcome, packets);
+                    if self.confirms {
+                        self.confirm.ended(key, outcome.target, silent, round).map(|round| (key, round))
+                    } else {
+                        Some((key, round))
+                    }
+                };
+                done.extend(ended.map(|(key, round)| Done { key, round }));
             }
         }
     }
