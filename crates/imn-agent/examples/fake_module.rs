@@ -74,6 +74,8 @@ impl Fake {
         let mut running: JoinSet<()> = JoinSet::new();
         loop {
             tokio::select! {
+                // What is asked after an offer is answered after it.
+                biased;
                 _ = terminate.recv() => break,
                 Some(message) = work.next() => self.offered(&message, &mut running).await?,
                 Some(message) = at.next() => self.offered(&message, &mut running).await?,

@@ -73,7 +73,7 @@ impl Live {
         let (done_sender, done) = oneshot::channel();
         lock(&self.routes).insert(key, Route { events: event_sender, done: done_sender });
         let flight = Flight { live: self, key, events, done };
-        let shot = Shot { key, target, due: Timestamp::now(), spec, progress: true };
+        let shot = Shot { key, target, due: Timestamp::now(), spec, flow: 0, progress: true };
         if let Some(engine) = &self.engine {
             engine.submit(std::iter::once(shot)).map_err(|error| {
                 let code = match error {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use async_nats::{Message as Raw, Subscriber};
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use imn_contract::{
     ErrorCode, Fault, Message,
     latest::{Announce, AnnounceEvent, ControlReply, ModuleConfig, ModuleControl, ModuleOp, Task, TaskReply},
@@ -156,6 +156,9 @@ impl Process {
                 Some(message) = inlets.work.next() => self.task(message).await,
                 Some(message) = inlets.at.next() => self.task(message).await,
                 Some(message) = control.next() => {
+                    // What an agent asks after an offer is answered after it, too: else a job that is just being
+                    // offered would be denied.
+                    self.catch_up(&mut inlets).await;
                     if self.control(&message).await {
                         break "control";
                     }
@@ -170,6 +173,15 @@ impl Process {
         tracing::info!(reason, "draining");
         self.drain(signals, inlets, &mut control).await;
         Ok(())
+    }
+
+    /// Takes every task that has arrived already.
+    async fn catch_up(&mut self, inlets: &mut Inlets) {
+        for inlet in [&mut inlets.work, &mut inlets.at] {
+            while let Some(Some(message)) = inlet.next().now_or_never() {
+                self.task(message).await;
+            }
+        }
     }
 
     /// Answers a task at once, and does it if it has a slot.
