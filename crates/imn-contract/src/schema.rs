@@ -6,9 +6,9 @@ use crate::{
     codec::Message,
     v1::{
         AgentControl, Announce, AssignmentFile, AssignmentMeta, AssignmentShard, Attempt, BatchColumns,
-        ControlReply, EchoOutcome, Health, Heartbeat, HostOutcome, JobRequest, JobResult, JobView, LogLine,
-        ModuleConfig, ModuleControl, PingOutcome, Progress, SimpleError, SimpleReply, SimpleRequest, Submit,
-        SubmitReply, Task, TaskReply, Watermark, WatermarkRequest,
+        ControlReply, DnsOutcome, EchoOutcome, Health, Heartbeat, HostOutcome, JobRequest, JobResult,
+        JobView, LogLine, ModuleConfig, ModuleControl, PingOutcome, Progress, SimpleError, SimpleReply,
+        SimpleRequest, Submit, SubmitReply, Task, TaskReply, Watermark, WatermarkRequest,
     },
 };
 
@@ -58,6 +58,7 @@ pub fn schemas() -> Vec<SchemaFile> {
         WatermarkRequest,
     );
     files.push(file("outcome-ping", generator().into_root_schema_for::<PingOutcome>()));
+    files.push(file("outcome-dns", generator().into_root_schema_for::<DnsOutcome>()));
     files.push(file("outcome-echo", generator().into_root_schema_for::<EchoOutcome>()));
     files.push(file("outcome-heartbeat", generator().into_root_schema_for::<HostOutcome>()));
     files

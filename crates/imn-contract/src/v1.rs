@@ -20,7 +20,10 @@ pub use job::{
 pub use module::{
     Announce, AnnounceEvent, ControlReply, Health, ModuleConfig, ModuleControl, ModuleOp, ModuleState,
 };
-pub use outcome::{EchoInput, EchoOutcome, Head, HostOutcome, Outcome, PingOutcome, RttSummary, Typed};
+pub use outcome::{
+    DnsCounts, DnsEdns, DnsFlags, DnsOutcome, DnsPhases, DnsRecord, DnsTls, DnsWrong, EchoInput, EchoOutcome,
+    Head, HostOutcome, Outcome, PingOutcome, RttSummary, Typed,
+};
 
 pub(crate) const fn one() -> u32 {
     1

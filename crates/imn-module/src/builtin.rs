@@ -1,5 +1,6 @@
 //! The modules that come with the product.
 
+pub(crate) mod dns;
 mod echo;
 mod faulty;
 mod heartbeat;
@@ -9,16 +10,17 @@ use std::sync::Arc;
 
 use imn_contract::canonical_type;
 
-use crate::{module::SharedModule, ping::Kind};
+use crate::{flight::Measurer, module::SharedModule, ping::Kind};
 
 /// Types of the built-in modules.
-pub const KINDS: [&str; 5] = ["icmp", "tcp", "echo", "faulty", "heartbeat"];
+pub const KINDS: [&str; 6] = ["icmp", "tcp", "dns", "echo", "faulty", "heartbeat"];
 
 /// The built-in module of a type or alias.
 pub fn builtin(kind: &str) -> Option<SharedModule> {
     Some(match canonical_type(kind) {
         "icmp" => Arc::new(ping::Ping::new(Kind::Icmp)),
         "tcp" => Arc::new(ping::Ping::new(Kind::Tcp)),
+        "dns" => Arc::new(Measurer::new(dns::Dns::default())),
         "echo" => Arc::new(echo::Echo),
         "faulty" => Arc::new(faulty::Faulty),
         "heartbeat" => Arc::new(heartbeat::HostHealth),
@@ -28,7 +30,7 @@ pub fn builtin(kind: &str) -> Option<SharedModule> {
 
 /// Whether the built-in module of a type can have standing work.
 pub fn has_standing(kind: &str) -> bool {
-    matches!(canonical_type(kind), "icmp" | "tcp" | "heartbeat")
+    matches!(canonical_type(kind), "icmp" | "tcp" | "dns" | "heartbeat")
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! From what the engines found to what the contract says of it; nowhere else.
 
+pub(crate) mod dns;
+
 use std::{io, net::IpAddr, time::Duration};
 
 use imn_contract::latest::{PingOutcome, Round, RttSummary, TimestampSource};
@@ -183,7 +185,7 @@ fn rtt_ns(packet: &Packet) -> Option<u64> {
     packet.rtt().map(nanos)
 }
 
-fn nanos(span: Duration) -> u64 {
+pub(crate) fn nanos(span: Duration) -> u64 {
     u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }
 
@@ -243,7 +245,7 @@ fn error(outcome: &Outcome, packets: &[Packet]) -> Option<String> {
 }
 
 /// An ICMP error in words: RFC 792, RFC 1122 §3.2.2.1, RFC 1812 §5.2.7.1, RFC 4443.
-fn unreachable(from: IpAddr, kind: u8, code: u8) -> String {
+pub(crate) fn unreachable(from: IpAddr, kind: u8, code: u8) -> String {
     let known = match (from, kind, code) {
         (IpAddr::V4(_), 3, 0 | 6) => "destination network unreachable",
         (IpAddr::V4(_), 3, 1 | 7) => "destination host unreachable",

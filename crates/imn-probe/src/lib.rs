@@ -21,6 +21,7 @@ mod sys;
 mod wheel;
 
 pub mod dial;
+pub mod dns;
 pub mod icmp;
 pub mod stamp;
 pub mod tcp;

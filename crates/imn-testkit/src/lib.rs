@@ -91,6 +91,7 @@
 
 mod error;
 mod lab;
+mod named;
 mod nats;
 mod postgres;
 mod process;
@@ -100,6 +101,7 @@ mod wait;
 
 pub use error::{Error, Result};
 pub use lab::{Class, Counts, Delays, Distribution, EchoFate, EchoTrip, Histogram, Lab, Node, Shape, Stats};
+pub use named::NameServer;
 pub use nats::NatsServer;
 pub use nix::sys::signal::Signal;
 pub use postgres::Postgres;

@@ -1,5 +1,6 @@
 //! Outcomes of measurements: what a module found, a file for each type.
 
+mod dns;
 mod echo;
 mod heartbeat;
 mod ping;
@@ -10,6 +11,7 @@ use serde_json::{Value, json};
 use super::TimestampSource;
 use crate::{id::ModuleType, name::canonical_type};
 
+pub use dns::{DnsCounts, DnsEdns, DnsFlags, DnsOutcome, DnsPhases, DnsRecord, DnsTls, DnsWrong};
 pub use echo::{EchoInput, EchoOutcome};
 pub use heartbeat::HostOutcome;
 pub use ping::{PingOutcome, RttSummary};
@@ -125,6 +127,8 @@ macro_rules! outcomes {
 outcomes! {
     /// Of `icmp` and `tcp`.
     Ping(PingOutcome), "ping" = "icmp" | "tcp";
+    /// Of `dns`.
+    Dns(DnsOutcome), "dns" = "dns";
 }
 
 /// What can be told of an outcome whose type is not known: the fields that it names as the others do. It counts as
@@ -178,7 +182,7 @@ mod tests {
 
     #[test]
     fn nothing_measured_has_a_reason() {
-        for name in ["icmp", "tcp", "acme"] {
+        for name in ["icmp", "tcp", "dns", "acme"] {
             let outcome = Outcome::unmeasured(&kind(name), "t", 7, "no agent".to_owned());
             let head = outcome.head();
             assert_eq!((head.target, head.tmax_ms, head.error), ("t", 7, Some("no agent")), "{name}");

@@ -1,5 +1,6 @@
 //! RIPE Atlas JSON, as `ripe.atlas.sagan` reads it.
 
+mod dns;
 mod ping;
 
 use std::io;
@@ -56,6 +57,7 @@ impl<'a> Common<'a> {
 pub(super) fn row(row: &Row) -> io::Result<String> {
     match &row.outcome {
         Outcome::Ping(outcome) => ping::result(row, outcome),
+        Outcome::Dns(outcome) => dns::result(row, outcome),
         outcome => Err(formless(Format::Atlas, outcome)),
     }
 }

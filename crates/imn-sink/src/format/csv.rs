@@ -1,5 +1,6 @@
 //! CSV (RFC 4180): one measurement per line, its columns those of its type.
 
+mod dns;
 mod other;
 mod ping;
 
@@ -16,6 +17,7 @@ use super::Row;
 fn columns(outcome: &Outcome) -> &'static [&'static str] {
     match outcome {
         Outcome::Ping(_) => &ping::COLUMNS,
+        Outcome::Dns(_) => &dns::COLUMNS,
         _ => &other::COLUMNS,
     }
 }
@@ -27,6 +29,7 @@ pub(super) fn header(out: &mut impl Write, outcome: &Outcome) -> io::Result<()> 
 pub(super) fn row(out: &mut impl Write, row: &Row) -> io::Result<()> {
     let fields = match &row.outcome {
         Outcome::Ping(outcome) => ping::fields(outcome)?.to_vec(),
+        Outcome::Dns(outcome) => dns::fields(outcome)?.to_vec(),
         outcome => other::fields(outcome)?.to_vec(),
     };
     record(out, once(row.agent.clone().unwrap_or_default()).chain(fields))

@@ -1,5 +1,6 @@
 //! InfluxDB line protocol, under Telegraf's names where it has an input for the type.
 
+mod dns;
 mod other;
 mod ping;
 
@@ -15,6 +16,7 @@ use super::{Row, Summary, time_us};
 pub(super) fn row(out: &mut impl Write, row: &Row) -> io::Result<()> {
     let line = match &row.outcome {
         Outcome::Ping(outcome) => ping::line(row, outcome),
+        Outcome::Dns(outcome) => dns::line(row, outcome),
         outcome => other::line(row, outcome),
     };
     let time = time_us(&row.outcome.head()).map(|us| format!(" {us}000")).unwrap_or_default();

@@ -1,5 +1,6 @@
 //! Prometheus text exposition: blackbox_exporter's names where it has them, `imn_*` where it has none.
 
+mod dns;
 mod ping;
 
 use std::{
@@ -57,8 +58,10 @@ impl Page {
         if let Some(agent) = &row.agent {
             samples.label("agent", agent);
         }
-        if let Outcome::Ping(outcome) = &row.outcome {
-            ping::label(&mut samples, outcome);
+        match &row.outcome {
+            Outcome::Ping(outcome) => ping::label(&mut samples, outcome),
+            Outcome::Dns(outcome) => dns::label(&mut samples, outcome),
+            _ => {}
         }
         let success = Some(f64::from(u8::from(head.success)));
         samples.plain("probe_success", "Whether the measurement succeeded", success);
@@ -73,8 +76,10 @@ impl Page {
             family(&head).map(f64::from),
         );
         samples.plain("probe_ip_addr_hash", "FNV-1a hash of the address", address_hash(&head));
-        if let Outcome::Ping(outcome) = &row.outcome {
-            ping::add(&mut samples, outcome, lost(&head));
+        match &row.outcome {
+            Outcome::Ping(outcome) => ping::add(&mut samples, outcome, lost(&head)),
+            Outcome::Dns(outcome) => dns::add(&mut samples, outcome, lost(&head)),
+            _ => {}
         }
     }
 

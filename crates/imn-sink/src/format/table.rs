@@ -1,5 +1,6 @@
 //! Columns for people, written row by row: widths are fixed before the first row is known.
 
+mod dns;
 mod other;
 mod ping;
 
@@ -45,6 +46,7 @@ struct Line {
 fn line(outcome: &Outcome) -> Line {
     match outcome {
         Outcome::Ping(outcome) => ping::line(outcome),
+        Outcome::Dns(outcome) => dns::line(outcome),
         outcome => other::line(outcome),
     }
 }
