@@ -1,5 +1,7 @@
 //! Comparisons with peers, alternated in one run: medians and their ratio.
 
+mod dns;
+
 use std::{path::Path, process::Command};
 
 use anyhow::{Context, Result, bail};
@@ -15,6 +17,8 @@ use crate::{
 pub(crate) enum What {
     /// CPU time per echo request of our engine and of fping, over loopback.
     Icmp,
+    /// CPU time and latency per query of our engine and of dig, over loopback.
+    Dns,
 }
 
 /// Alternated runs of each side; the median of an odd number is one of them.
@@ -24,6 +28,7 @@ const TARGETS: usize = 20_000;
 pub(crate) fn bench(what: What) -> Result<()> {
     match what {
         What::Icmp => icmp(),
+        What::Dns => dns::dns(),
     }
 }
 

@@ -32,13 +32,22 @@ const TESTING: &[Package] = &[
     Package { name: "curl", tells: &["/usr/bin/curl"] },
     // With promtool.
     Package { name: "prometheus", tells: &["/usr/bin/prometheus"] },
+    Package { name: "bind9", tells: &["/usr/sbin/named"] },
+    Package { name: "bind9-dnsutils", tells: &["/usr/bin/dig"] },
+    Package { name: "openssl", tells: &["/usr/bin/openssl"] },
 ];
 
-const BENCHING: &[Package] = &[Package { name: "fping", tells: &["/usr/bin/fping"] }];
+const BENCHING: &[Package] = &[
+    Package { name: "fping", tells: &["/usr/bin/fping"] },
+    Package { name: "bind9", tells: &["/usr/sbin/named"] },
+    Package { name: "bind9-dnsutils", tells: &["/usr/bin/dig"] },
+    Package { name: "openssl", tells: &["/usr/bin/openssl"] },
+];
 
 /// What other programs the tests run, by their PyPI names: a client of the wire, a reader of our files, a maker of
 /// packets.
-const PYTHON: &[&str] = &["nats-py==2.11.0", "nkeys==0.2.1", "duckdb==1.4.1", "scapy==2.6.1"];
+const PYTHON: &[&str] =
+    &["nats-py==2.11.0", "nkeys==0.2.1", "duckdb==1.4.1", "scapy==2.6.1", "ripe.atlas.sagan==2.0.1"];
 
 /// What `imn up` needs.
 pub(crate) fn for_running() -> Result<()> {

@@ -106,7 +106,12 @@ fn launch(directory: &std::path::Path, [plain, tls, https]: [u16; 3]) -> Result<
     fs::write(at("imn.test"), ZONE).map_err(Error::file("write", at("imn.test")))?;
     // Signed beforehand: while named signs by itself, its answers change.
     let key = ["-a", "ECDSAP256SHA256", "-f", "KSK", "imn.test"];
-    Program::new("dnssec-keygen").package("bind9").args(["-q", "-K"]).arg(directory).args(key).run_ok(START)?;
+    Program::new("dnssec-keygen")
+        .package("bind9")
+        .args(["-q", "-K"])
+        .arg(directory)
+        .args(key)
+        .run_ok(START)?;
     Program::new("dnssec-signzone")
         .package("bind9")
         .current_dir(directory)
@@ -143,114 +148,6 @@ fn launch(directory: &std::path::Path, [plain, tls, https]: [u16; 3]) -> Result<
     process.wait_for("to serve its zone", START, |process| {
         let log = process.stderr();
         (log.contains("all zones loaded") && log.contains(" running")).then_some(())
-    })?;
-    Ok(process) => return Ok(Self { process, directory, ports }),
-                // Somebody else took a port between our look and the server's.
-                Err(Error::Ended { output, .. } | Error::Timeout { detail: output, .. })
-                    if attempts < 5 && output.contains("address in use") =>
-                {
-                    attempts += 1;
-                }
-                Err(error) => {
-                    let _ = fs::remove_dir_all(&directory);
-                    return Err(error);
-                }
-            }
-        }
-    }
-
-    /// Where it answers over UDP and TCP.
-    pub fn plain(&self) -> SocketAddr {
-        SocketAddr::from((Ipv4Addr::LOCALHOST, self.ports[0]))
-    }
-
-    /// Where it answers over TLS.
-    pub fn tls(&self) -> SocketAddr {
-        SocketAddr::from((Ipv4Addr::LOCALHOST, self.ports[1]))
-    }
-
-    /// Where it answers over HTTPS, under `/dns-query`.
-    pub fn https(&self) -> SocketAddr {
-        SocketAddr::from((Ipv4Addr::LOCALHOST, self.ports[2]))
-    }
-
-    /// File of its certificate, in PEM.
-    pub fn certificate(&self) -> PathBuf {
-        self.directory.join("cert.pem")
-    }
-
-    /// What the server logged.
-    pub fn log(&self) -> String {
-        self.process.stderr()
-    }
-
-    /// Process id.
-    pub fn pid(&self) -> u32 {
-        self.process.pid()
-    }
-}
-
-impl Drop for NameServer {
-    fn drop(&mut self) {
-        self.process.kill9();
-        let _ = fs::remove_dir_all(&self.directory);
-    }
-}
-
-fn launch(directory: &std::path::Path, [plain, tls, https]: [u16; 3]) -> Result<Process> {
-    let at = |name: &str| directory.join(name);
-    Program::new("openssl")
-        .package("openssl")
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"])
-        .args(["-days", "2", "-subj"])
-        .arg(format!("/CN={}", NameServer::NAME))
-        .arg("-addext")
-        .arg(format!("subjectAltName=DNS:{},IP:127.0.0.1", NameServer::NAME))
-        .arg("-keyout")
-        .arg(at("key.pem"))
-        .arg("-out")
-        .arg(at("cert.pem"))
-        .run_ok(START)?;
-    fs::write(at("imn.test"), ZONE).map_err(Error::file("write", at("imn.test")))?;
-    // Signed beforehand: while named signs by itself, its answers change.
-    let key = ["-a", "ECDSAP256SHA256", "-f", "KSK", "imn.test"];
-    Program::new("dnssec-keygen").package("bind9").args(["-q", "-K"]).arg(directory).args(key).run_ok(START)?;
-    Program::new("dnssec-signzone")
-        .package("bind9")
-        .current_dir(directory)
-        .args(["-q", "-S", "-z", "-o", "imn.test", "-f", "signed", "-K"])
-        .arg(directory)
-        .arg("imn.test")
-        .run_ok(START)?;
-    let here = directory.display();
-    let text = format!(
-        r#"
-        options {{
-            directory "{here}"; managed-keys-directory "{here}"; session-keyfile "{here}/session.key";
-            pid-file none; lock-file none;
-            listen-on port {plain} {{ 127.0.0.1; }};
-            listen-on-v6 port {plain} {{ ::1; }};
-            listen-on port {tls} tls own {{ 127.0.0.1; }};
-            listen-on port {https} tls own http default {{ 127.0.0.1; }};
-            recursion no; notify no; dnssec-validation no; server-id "{name}"; allow-query {{ any; }};
-            check-names primary ignore;
-        }};
-        controls {{ }};
-        tls own {{ cert-file "{here}/cert.pem"; key-file "{here}/key.pem"; }};
-        zone "imn.test" {{ type primary; file "signed"; }};
-        "#,
-        name = NameServer::NAME,
-    );
-    let config = at("named.conf");
-    fs::write(&config, text).map_err(Error::file("write", &config))?;
-    let mut process = Program::new("/usr/sbin/named")
-        .package("bind9")
-        .args(["-g", "-n", "1", "-c"])
-        .arg(&config)
-        .spawn()?;
-    // The signed zone is loaded after the server runs.
-    process.wait_for("to serve the signed zone", START, |process| {
-        process.stderr().contains("next key event").then_some(())
     })?;
     Ok(process)
 }

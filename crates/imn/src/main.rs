@@ -45,6 +45,7 @@ fn main() -> std::process::ExitCode {
         Command::Module(RoleOr::Verb(verb)) => manage::module::main(verb),
         Command::Ping(args) => measure::ping(args),
         Command::Tcp(args) => measure::tcp(args),
+        Command::Dns(args) => measure::dns(args),
         Command::Measure(args) => measure::any(args),
         Command::Probe(args) => role::probe::main(args),
         Command::Target(verb) => manage::target::main(verb),

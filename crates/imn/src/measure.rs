@@ -3,6 +3,7 @@
 //! `imn ping` and `imn tcp` measure many targets by one engine. What every other type measures is an [`Ask`]: a module
 //! type and its parameters, done for one target at a time by the module's own job.
 
+mod dns;
 mod each;
 mod how;
 mod local;
@@ -22,7 +23,7 @@ use imn_module::{Family, Pace, PingSpec, Protocol};
 use imn_sink::format::Format;
 
 use crate::{
-    cli::{AnyArgs, MeasureArgs, PacketArgs, PingArgs, TcpArgs},
+    cli::{AnyArgs, DnsArgs, MeasureArgs, PacketArgs, PingArgs, TcpArgs},
     client::Client,
     exit::{Code, Exit},
     manage,
@@ -48,6 +49,10 @@ pub(crate) fn ping(args: PingArgs) -> Result<Code> {
 
 pub(crate) fn tcp(args: TcpArgs) -> Result<Code> {
     packets(&PingSpec::tcp(args.port), &args.packets, args.measure)
+}
+
+pub(crate) fn dns(args: DnsArgs) -> Result<Code> {
+    run(How::Ask(dns::ask(&args)?), args.measure)
 }
 
 /// `imn measure`.

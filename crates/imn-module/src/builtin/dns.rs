@@ -16,6 +16,7 @@ use imn_contract::{
     latest::{Assignment, DnsOutcome, ProgressKind},
 };
 use imn_probe::dns::{Config, Engine, Failure, system_resolvers};
+use imn_runtime::clock;
 use schemars::schema_for;
 use serde_json::{Map, Value};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -28,6 +29,9 @@ use crate::{
 };
 
 pub(crate) use params::{Expectation, Host, Spec};
+
+/// Time between queries if nothing is said.
+const SPACING: Duration = Duration::from_secs(1);
 
 /// The type, with the engine that jobs and standing work share.
 #[derive(Default)]
@@ -99,13 +103,7 @@ impl Measure for Dns {
         convert::unmeasured(spec, error)
     }
 
-    async fn measure(
-        &self,
-        spec: &Spec,
-        _: Option<IpAddr>,
-        due: Instant,
-        signs: &Signs,
-    ) -> Found<DnsOutcome> {
+    async fn measure(&self, spec: &Spec, _: Option<IpAddr>, _: Instant, signs: &Signs) -> Found<DnsOutcome> {
         let begun = Instant::now();
         let found = match timeout(spec.query.timeout, address(spec)).await {
             Ok(found) => found,
@@ -117,16 +115,16 @@ impl Measure for Dns {
         };
         let is_name = matches!(spec.resolver, Some((Host::Name(_), _)));
         let resolve = is_name.then(|| begun.elapsed());
-        // The first is due when the round is; what its resolver's name took is told as a phase.
-        let start = due.max(begun);
+        // What its name took is told as a phase, and is no lateness.
+        let (start, start_us) = (Instant::now(), clock::now_us());
         let engine = self.engine();
         let ask = |number: u32| {
             let engine = &engine;
             async move {
-                sleep_until(start + spec.interval * number).await;
-                let asked = Instant::now();
-                let outcome = engine.query(resolver, &spec.query).await;
-                Shot { number, due: start + spec.interval * number, asked, outcome }
+                let wait = spec.interval * number;
+                sleep_until(start + wait).await;
+                let due_us = start_us + wait.as_micros() as i64;
+                Shot { number, due_us, outcome: engine.query(resolver, &spec.query).await }
             }
         };
         let mut asking: FuturesUnordered<_> = (0..spec.count).map(ask).collect();
@@ -170,6 +168,3 @@ pub(crate) fn words(failure: &Failure, resolver: IpAddr) -> String {
         failure => failure.to_string(),
     }
 }
-
-/// Time between queries if nothing is said.
-const SPACING: Duration = Duration::from_secs(1);

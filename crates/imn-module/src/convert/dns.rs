@@ -18,7 +18,6 @@ use imn_probe::{
 };
 use imn_runtime::clock;
 use serde_json::{Map, Value, json};
-use tokio::time::Instant;
 
 use super::nanos;
 use crate::{
@@ -33,8 +32,8 @@ const LONGEST_ABUF: usize = 16 * 1024;
 pub(crate) struct Shot {
     /// From 0.
     pub number: u32,
-    pub due: Instant,
-    pub asked: Instant,
+    /// When it was due, in microseconds since the Unix epoch.
+    pub due_us: i64,
     /// What became of it, or the field that is wrong.
     pub outcome: Result<Outcome, (&'static str, String)>,
 }
@@ -57,9 +56,10 @@ impl Shot {
         };
         if let Some(failure) = &outcome.failure {
             let text = resolver.map_or_else(|| failure.to_string(), |resolver| words(failure, resolver));
-            return match failure.is_unknown() {
-                true => Verdict::Unknown(failure.code(), text),
-                false => Verdict::Lost(failure.code(), text),
+            return if failure.is_unknown() {
+                Verdict::Unknown(failure.code(), text)
+            } else {
+                Verdict::Lost(failure.code(), text)
             };
         }
         let Some(answer) = &outcome.answer else {
@@ -78,6 +78,12 @@ impl Shot {
             return Verdict::Unexpected("answer", format!("no answer matches {:?}", pattern.text()));
         }
         Verdict::Success
+    }
+
+    /// How much later than due its first packet left: rate and files may have made it wait.
+    fn late_us(&self) -> Option<i64> {
+        let sent = self.outcome.as_ref().ok()?.sent;
+        Some((sent.as_nanos() / 1000) as i64 - self.due_us)
     }
 
     /// The latency, where the query was answered.
@@ -123,8 +129,7 @@ pub(crate) fn found(
         .map_or_else(DnsOutcome::default, |shown| described(shown, resolve));
     let first = shots.first().and_then(|shot| shot.outcome.as_ref().ok());
     let time_us = first.map_or_else(clock::now_us, |first| (first.sent.as_nanos() / 1000) as i64);
-    let late =
-        shots.iter().map(|shot| shot.asked.saturating_duration_since(shot.due)).max().unwrap_or_default();
+    let late_us = shots.iter().filter_map(Shot::late_us).max().unwrap_or(0);
     name(&mut outcome, spec);
     outcome.address = Some(resolver.ip().to_string());
     outcome.time = Some(clock::rfc3339(time_us));
@@ -153,7 +158,7 @@ pub(crate) fn found(
         rtt_max_ns: stats.max(),
         rtt_stddev_ns: whole(stats.stddev()),
         ipdv_ns: whole(Ipdv::from_delays(latencies.iter().copied()).jitter()),
-        late_us: u32::try_from(late.as_micros()).unwrap_or(u32::MAX),
+        late_us: u32::try_from(late_us.max(0)).unwrap_or(u32::MAX),
         ts_source: source,
         error_ns,
         rtts_ns: if latencies.len() > 1 { latencies } else { Vec::new() },

@@ -32,6 +32,69 @@ pub(crate) struct TcpArgs {
     pub(crate) port: u16,
 }
 
+/// Targets are the names to look up; the address of one is looked up the other way round.
+#[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
+pub(crate) struct DnsArgs {
+    #[command(flatten)]
+    pub(crate) measure: MeasureArgs,
+    /// Type of the records, by name or number [default: A, or PTR of an address].
+    #[arg(long = "type", value_name = "TYPE")]
+    pub(crate) kind: Option<String>,
+    /// Class of the records, by name or number [default: IN].
+    #[arg(long)]
+    pub(crate) class: Option<String>,
+    /// Resolver: an address or name, with or without a port, or a URL such as tls://9.9.9.9 or
+    /// https://dns.example/dns-query [default: the host's own].
+    #[arg(long, value_name = "RESOLVER")]
+    pub(crate) resolver: Option<String>,
+    /// Transport [default: udp].
+    #[arg(long, value_parser = ["udp", "tcp", "dot", "doh"])]
+    pub(crate) transport: Option<String>,
+    /// Port of the resolver [default: the transport's own].
+    #[arg(short, long, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: Option<u16>,
+    /// Ask for DNSSEC's records.
+    #[arg(long)]
+    pub(crate) dnssec: bool,
+    /// Do not ask for recursion.
+    #[arg(long)]
+    pub(crate) no_recursion: bool,
+    /// Do not use EDNS.
+    #[arg(long, conflicts_with_all = ["dnssec", "udp_size"])]
+    pub(crate) no_edns: bool,
+    /// Size of UDP answers that EDNS asks for [default: 1232].
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(512..))]
+    pub(crate) udp_size: Option<u16>,
+    /// Do not ask again over TCP when an answer is truncated.
+    #[arg(long)]
+    pub(crate) no_retry_tcp: bool,
+    /// Name in the resolver's certificate [default: its own name or address].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) server_name: Option<String>,
+    /// Take any certificate.
+    #[arg(long)]
+    pub(crate) insecure: bool,
+    /// Response codes that are a success, separated by commas [default: NOERROR].
+    #[arg(long, value_name = "RCODE")]
+    pub(crate) expect_rcode: Option<String>,
+    /// Regular expression that the data of an answer must match.
+    #[arg(long, value_name = "REGEX")]
+    pub(crate) expect_answer: Option<String>,
+    /// Queries of each target.
+    #[arg(short, long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub(crate) count: u16,
+    /// Time between the queries of a target, such as `10ms` or `1s`.
+    #[arg(short, long, default_value = "1s", value_parser = duration)]
+    pub(crate) interval: Duration,
+    /// How long a query may take in all, such as `500ms` or `2s`.
+    #[arg(short, long, default_value = "2s", value_parser = duration)]
+    pub(crate) timeout: Duration,
+    /// Targets begun per second at most.
+    #[arg(long, value_name = "N", conflicts_with = "from")]
+    pub(crate) rate: Option<NonZeroU32>,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct AnyArgs {
     /// Module type, such as icmp, tcp or echo; with --from also of modules that only the agents have.

@@ -30,6 +30,7 @@ const PATTERN_SIZE: usize = 256 * 1024;
 /// Parameters of `dns`.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a parameter of its own")]
 pub(crate) struct Params {
     /// Type of the records, by name or number; A if absent, or PTR if the target is an address.
     #[serde(alias = "record_type")]

@@ -45,7 +45,7 @@ pub(super) fn line(outcome: &DnsOutcome) -> Line {
         figures: vec![
             outcome.record_type.clone(),
             outcome.rcode.clone().unwrap_or_else(none),
-            outcome.flags.as_ref().map(flags).filter(|flags| !flags.is_empty()).unwrap_or_else(none),
+            outcome.flags.map(flags).filter(|flags| !flags.is_empty()).unwrap_or_else(none),
             percent(outcome.loss_pct),
             ms(outcome.latency_ms),
             outcome.counts.map_or_else(none, |counts| counts.answer.to_string()),
@@ -55,7 +55,7 @@ pub(super) fn line(outcome: &DnsOutcome) -> Line {
     }
 }
 
-fn flags(flags: &DnsFlags) -> String {
+fn flags(flags: DnsFlags) -> String {
     let names = [("aa", flags.aa), ("tc", flags.tc), ("ra", flags.ra), ("ad", flags.ad), ("cd", flags.cd)];
     names.into_iter().filter(|(_, set)| *set).map(|(name, _)| name).collect::<Vec<_>>().join(" ")
 }
