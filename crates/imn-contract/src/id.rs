@@ -1,9 +1,15 @@
 //! Identifiers: what may stand as one token of a subject, a file name or a path of the API.
 
-use std::{borrow::Cow, fmt, str::FromStr};
+use std::{
+    borrow::Cow,
+    fmt,
+    str::FromStr,
+    sync::{Mutex, PoisonError},
+};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, de};
+use ulid::{Generator, Ulid};
 
 /// What identifiers look like: `[A-Za-z0-9_-]{1,64}`.
 const PATTERN: &str = "^[A-Za-z0-9_-]{1,64}$";
@@ -117,17 +123,24 @@ identifier!(
 );
 
 impl JobId {
-    /// A fresh ULID.
+    /// A fresh ULID, greater than those that this process made before.
     pub fn generate() -> Self {
-        Self(ulid::Ulid::generate().to_string())
+        Self(ulid())
     }
 }
 
 impl TargetId {
-    /// A fresh ULID.
+    /// A fresh ULID, greater than those that this process made before: a list in order of ids is in order of creation.
     pub fn generate() -> Self {
-        Self(ulid::Ulid::generate().to_string())
+        Self(ulid())
     }
+}
+
+fn ulid() -> String {
+    static GENERATOR: Mutex<Generator> = Mutex::new(Generator::new());
+    let mut generator = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
+    // It fails after 2^80 of them in one millisecond.
+    generator.generate().unwrap_or_else(|_| Ulid::generate()).to_string()
 }
 
 impl InstanceId {

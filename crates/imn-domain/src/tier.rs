@@ -6,6 +6,22 @@ use imn_contract::ModuleType;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::target::TargetKind::{self, Host, Ip, Prefix, Resolver, Url};
+
+/// The built-in types and the kinds of targets that each measures.
+const BUILT_IN: [(&str, &[TargetKind]); 10] = [
+    ("icmp", &[Ip, Host]),
+    ("tcp", &[Ip, Host]),
+    ("dns", &[Ip, Host, Resolver]),
+    ("http", &[Ip, Host, Url]),
+    ("trace", &[Ip, Host]),
+    ("stamp", &[Ip, Host]),
+    ("bgp", &[Ip, Prefix]),
+    ("echo", &TargetKind::ALL),
+    ("faulty", &TargetKind::ALL),
+    ("heartbeat", &TargetKind::ALL),
+];
+
 /// One measurement that a tier makes of each of its targets.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Probe {
@@ -15,6 +31,24 @@ pub struct Probe {
     /// Parameters of the type.
     #[serde(default)]
     pub params: Map<String, Value>,
+}
+
+impl Probe {
+    /// The kinds of targets that it can measure; `None` when its type is not built in, so that only its module knows.
+    pub fn measures(&self) -> Option<&'static [TargetKind]> {
+        BUILT_IN.iter().find(|(name, _)| *name == self.kind.as_str()).map(|(_, kinds)| *kinds)
+    }
+
+    /// Whether it may measure targets of this kind.
+    pub fn may_measure(&self, kind: TargetKind) -> bool {
+        self.measures().is_none_or(|kinds| kinds.contains(&kind))
+    }
+
+    /// The built-in types that measure targets of this kind, without those that measure nothing of it.
+    pub fn types_for(kind: TargetKind) -> impl Iterator<Item = &'static str> {
+        let of_kind = BUILT_IN.iter().filter(move |(_, kinds)| kinds.contains(&kind));
+        of_kind.filter(|(_, kinds)| kinds.len() < TargetKind::ALL.len()).map(|(name, _)| *name)
+    }
 }
 
 /// How agents are chosen for a target.

@@ -15,6 +15,7 @@ mod import;
 mod jobs;
 mod keys;
 mod limit;
+mod measurable;
 mod meta;
 mod modules;
 mod observed;

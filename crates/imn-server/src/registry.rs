@@ -135,6 +135,15 @@ impl Registry {
         state.instances.values().filter(|i| i.agent == *agent).map(|i| aged(i, now_us)).collect()
     }
 
+    /// The types that any agent has, or had when it was last heard of.
+    pub(crate) fn types(&self) -> BTreeSet<ModuleType> {
+        let state = self.read();
+        let heartbeats = state.agents.values().filter_map(|entry| entry.agent.heartbeat.as_ref());
+        let told =
+            heartbeats.flat_map(|heartbeat| heartbeat.modules.iter().map(|module| module.kind.clone()));
+        told.chain(state.instances.values().map(|instance| instance.kind.clone())).collect()
+    }
+
     /// Forgets an agent and its instances, until it is heard of again.
     pub(crate) fn forget(&self, id: &AgentId) {
         let mut state = self.write();

@@ -152,6 +152,21 @@ async fn bad_input_names_the_field() {
         let problem = bench.post(path, &body).await.problem(400);
         assert_eq!(problem["errors"][0]["field"], field, "{path} {body}: {problem}");
     }
+    // What is no JSON is said to be none, with the place, and no field is blamed.
+    for (text, place) in [
+        ("{\"ip\": \"192.0.2.1\n", "line 2, column 0"),
+        ("{\"ip\": 192.0.2.1}", "line 1, column 13"),
+        ("{\n \"ip\": \"192.0.2.1\",\n}", "line 3, column 1"),
+        ("{\"ip\": 7, \"tier\": }", "line 1, column 20"),
+        ("{\"ip\": \"192.0.2.1\"} x", "line 1, column 21"),
+        ("{\"ip\"", "line 1, column 5"),
+    ] {
+        let sent = read(bench.request(Method::POST, TARGETS).body(text)).await;
+        let problem = sent.problem(400);
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.starts_with(&format!("malformed JSON at {place}: ")), "{text:?}: {detail}");
+        assert_eq!(problem["errors"][0]["field"], "", "{problem}");
+    }
     // Everything that is wrong is told at once.
     let worst = json!({ "name": "a b", "probe_interval": "0s", "count": 0 });
     let problem = bench.post(tiers, &worst).await.problem(400);
@@ -566,6 +581,100 @@ async fn rounds_are_shown_paged_exported_and_aggregated() {
     assert!(!paths.is_empty() && paths.iter().all(|path| std::path::Path::new(path).exists()), "{files}");
     let again = bench.get(&format!("{path}/results?limit=250")).await.expect(200);
     assert_eq!(again["items"], json!(seen));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_measured_of_a_removed_target_is_found_by_its_id() {
+    let bench = Bench::start().await;
+    let made = bench.post(TARGETS, &json!({ "ip": "127.0.0.5" })).await.expect(201);
+    let id = made["id"].as_str().unwrap();
+    bench.results.commit(vec![batch(id, 1, 1_790_000_000_000_000, 3)]).await.unwrap();
+    bench.delete(&format!("{TARGETS}/{id}")).await.expect(204);
+    bench.get(&format!("{TARGETS}/{id}")).await.problem(404);
+    for (path, rows) in [
+        (format!("{id}/results"), 3),
+        (format!("{id}/gaps"), 1),
+        (format!("{id}/history?from=2026-09-01T00:00:00Z&to=2026-10-01T00:00:00Z&step=1d"), 1),
+    ] {
+        let found = bench.get(&format!("{TARGETS}/{path}")).await.expect(200);
+        assert_eq!(found["items"].as_array().unwrap().len(), rows, "{path}: {found}");
+    }
+    for key in ["127.0.0.5", "01M5N4XVJ0000000000000000Z", "no%20id"] {
+        bench.get(&format!("{TARGETS}/{key}/results")).await.problem(404);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_nothing_measures_is_refused() {
+    let bench = Bench::start().await.ready().await;
+    let tiers = "/api/v1/tiers";
+    let tier = |name: &str, types: &[&str]| {
+        let probes: Vec<Value> = types.iter().map(|kind| json!({ "type": kind })).collect();
+        json!({ "name": name, "probe_interval": "5s", "probes": probes })
+    };
+    let (url, prefix) = ("https://example.com/", "192.0.2.0/24");
+    for (body, fix) in [
+        (json!({ "url": url }), "http"),
+        (json!({ "prefix": prefix }), "bgp"),
+        (json!({ "resolver": "192.0.2.53" }), "dns"),
+    ] {
+        let problem = bench.post(TARGETS, &body).await.problem(400);
+        assert_eq!(problem["errors"][0]["field"], "tier", "{problem}");
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(
+            detail.contains("measures by icmp")
+                && detail
+                    .ends_with(&format!("choose a tier with a probe of type {fix}, or add one to this tier")),
+            "{detail}"
+        );
+    }
+    // A type that nobody has is no probe; a built-in one is, and one of which an agent tells.
+    let problem = bench.post(tiers, &tier("own", &["icmp", "acme"])).await.problem(400);
+    assert_eq!(problem["errors"][0]["field"], "probes[1].type", "{problem}");
+    bench.heartbeat_with("lon1", "acme").await;
+    bench.post(tiers, &tier("own", &["acme"])).await.expect(201);
+    bench.post(tiers, &tier("web", &["icmp", "http"])).await.expect(201);
+    bench.post(TARGETS, &json!({ "prefix": prefix, "tier": "own" })).await.expect(201);
+    let made = bench.post(TARGETS, &json!({ "url": url, "tier": "web" })).await.expect(201);
+
+    // Nor does a target come to be one by its own change, or by that of its tier.
+    let path = format!("{TARGETS}/{}", made["id"].as_str().unwrap());
+    let mut moved = made.clone();
+    moved["tier"] = json!("low");
+    let put =
+        |path: &str, body: &Value| read(bench.request(Method::PUT, path).header("If-Match", "*").json(body));
+    assert_eq!(put(&path, &moved).await.problem(400)["errors"][0]["field"], "tier");
+    let problem = put(&format!("{tiers}/web"), &tier("web", &["icmp"])).await.problem(400);
+    assert_eq!(problem["errors"][0]["field"], "probes", "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains(url), "{problem}");
+    put(&format!("{tiers}/web"), &tier("web", &["http"])).await.expect(200);
+    let mut renamed = made.clone();
+    renamed["display_name"] = json!("Example");
+    put(&path, &renamed).await.expect(200);
+    put(&format!("{tiers}/low"), &tier("low", &["tcp"])).await.expect(200);
+
+    let lines =
+        format!("{{\"url\":\"{url}x\"}}\n{{\"url\":\"{url}y\",\"tier\":\"web\"}}\n{{\"ip\": 192.0.2.1}}\n");
+    let import = bench.request(Method::POST, &format!("{TARGETS}:import"));
+    let report = read(import.header("Content-Type", "application/x-ndjson").body(lines)).await.expect(200);
+    assert_eq!((&report["created"], &report["errors"][0]["field"]), (&json!(1), &json!("tier")), "{report}");
+    let broken = &report["errors"][1];
+    assert_eq!((&broken["line"], &broken["field"]), (&json!(3), &json!("")), "{report}");
+    assert!(broken["message"].as_str().unwrap().starts_with("malformed JSON at column 13: "), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn targets_are_listed_as_they_were_made() {
+    let bench = Bench::start().await;
+    let lines: Vec<String> = (0..500).rev().map(|n| format!("127.0.{}.{}", n / 250, 1 + n % 250)).collect();
+    let text: Vec<String> = lines.iter().map(|ip| json!({ "ip": ip }).to_string()).collect();
+    let text = text.join("\n");
+    let import = bench.request(Method::POST, &format!("{TARGETS}:import"));
+    read(import.header("Content-Type", "application/x-ndjson").body(text)).await.expect(200);
+    let list = bench.get(&format!("{TARGETS}?limit=1000")).await.expect(200);
+    let listed: Vec<&str> =
+        list["items"].as_array().unwrap().iter().map(|item| item["address"].as_str().unwrap()).collect();
+    assert_eq!(listed, lines);
 }
 
 #[tokio::test(flavor = "multi_thread")]

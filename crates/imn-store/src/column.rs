@@ -40,12 +40,19 @@ pub enum ColumnType {
 /// A column, or a field of a structure within one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Column {
-    /// Its name, which is also that of the outcome's field.
+    /// Its name, which is also that of the outcome's field; `target_name` is filled from `target`.
     pub name: &'static str,
     /// What it holds.
     pub kind: ColumnType,
     /// What it means, with its unit.
     pub about: &'static str,
+}
+
+impl Column {
+    /// The field of the outcome that it is filled from: `target` is the target's id to a row, and its name to an outcome.
+    pub(crate) fn field(&self) -> &'static str {
+        if self.name == "target_name" { "target" } else { self.name }
+    }
 }
 
 /// The columns of a built-in type, in their order; none for every other type.
@@ -86,3 +93,6 @@ impl Serialize for Columns {
         map.end()
     }
 }
+
+#[cfg(test)]
+mod tests;

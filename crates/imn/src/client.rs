@@ -18,6 +18,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// Items of a page.
 const PAGE: usize = 1000;
+/// Greatest event of a stream, in bytes: a few messages of the contract.
+const MOST_EVENT: usize = 8 << 20;
 
 /// A server and the key for it.
 #[derive(Clone)]
@@ -48,6 +50,13 @@ pub(crate) enum Body {
 pub(crate) struct Answer {
     pub(crate) body: Value,
     pub(crate) etag: Option<String>,
+}
+
+/// Server-sent events as they come.
+pub(crate) struct Events {
+    client: Client,
+    response: reqwest::Response,
+    text: Vec<u8>,
 }
 
 /// A bad answer, or none.
@@ -218,6 +227,22 @@ impl Client {
         Ok(Answer { body, etag })
     }
 
+    /// Opens a stream of server-sent events.
+    pub(crate) async fn events(&self, path: &str) -> Result<Events, Failure> {
+        let mut request = self.http.get(format!("{}{path}", self.url));
+        if let Some(key) = &self.key {
+            request = request.bearer_auth(key);
+        }
+        let response = request.send().await.map_err(|error| self.silent(&error))?;
+        let status = response.status();
+        if !status.is_success() {
+            let bytes = response.bytes().await.map_err(|error| self.silent(&error))?;
+            let problem = serde_json::from_slice(&bytes).unwrap_or_default();
+            return Err(Failure::Refused { status, problem: Box::new(problem), retry_after: None });
+        }
+        Ok(Events { client: self.clone(), response, text: Vec::new() })
+    }
+
     fn silent(&self, error: &reqwest::Error) -> Failure {
         let url = &self.url;
         if error.is_connect() {
@@ -238,6 +263,38 @@ impl Client {
         }
         Failure::Silent { code: Code::Error, message: format!("{url}: {error}") }
     }
+}
+
+impl Events {
+    /// The next event's name and data; none at the end. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> Result<Option<(String, Value)>, Failure> {
+        loop {
+            if let Some(end) = self.text.windows(2).position(|pair| pair == b"\n\n") {
+                let event: Vec<u8> = self.text.drain(..end + 2).collect();
+                if let Some(event) = event_of(&String::from_utf8_lossy(&event)) {
+                    return Ok(Some(event));
+                }
+                continue;
+            }
+            match self.response.chunk().await.map_err(|error| self.client.silent(&error))? {
+                Some(more) if self.text.len() + more.len() <= MOST_EVENT => {
+                    self.text.extend_from_slice(&more)
+                }
+                Some(_) => {
+                    let message = format!("{} sends an event without an end", self.client.url);
+                    return Err(Failure::Silent { code: Code::Error, message });
+                }
+                None => return Ok(None),
+            }
+        }
+    }
+}
+
+/// The name and data of an event; none of a comment.
+fn event_of(text: &str) -> Option<(String, Value)> {
+    let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    let data = serde_json::from_str(field("data")?).ok()?;
+    Some((field("event")?.trim().to_owned(), data))
 }
 
 /// What `connect.json` of a state directory says of the server, if it is there and whole: its URL.

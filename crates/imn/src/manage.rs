@@ -2,6 +2,7 @@
 
 pub(crate) mod agent;
 pub(crate) mod job;
+mod live;
 pub(crate) mod module;
 pub(crate) mod results;
 pub(crate) mod target;
@@ -19,7 +20,7 @@ use imn_sink::format::list::{self, Column, Format};
 use serde_json::{Map, Value};
 
 use crate::{
-    cli::{Common, ConnectArgs, Watched},
+    cli::{Common, ConnectArgs, Watched, once},
     client::{Client, encoded},
     exit::{Code, Exit},
 };
@@ -127,8 +128,9 @@ fn item(collection: &str, key: &str) -> String {
 }
 
 /// `k=v` pairs as parameters: each value as JSON where it is some, else as text.
-pub(crate) fn params(pairs: &[(String, String)]) -> Map<String, Value> {
-    pairs.iter().map(|(key, value)| (key.clone(), json_or_text(value))).collect()
+pub(crate) fn params(pairs: &[(String, String)]) -> Result<Map<String, Value>, Exit> {
+    let pairs = once("--param", pairs)?;
+    Ok(pairs.into_iter().map(|(key, value)| (key, json_or_text(&value))).collect())
 }
 
 fn json_or_text(text: &str) -> Value {
@@ -155,7 +157,8 @@ mod tests {
         let pairs = [("count", "3"), ("interval", "10ms"), ("fail", "true"), ("note", "\"3\"")];
         let pairs: Vec<_> = pairs.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
         let expected = json!({"count": 3, "interval": "10ms", "fail": true, "note": "3"});
-        assert_eq!(Value::Object(params(&pairs)), expected);
+        assert_eq!(Value::Object(params(&pairs).unwrap()), expected);
+        assert!(params(&[pairs[0].clone(), pairs[0].clone()]).is_err());
     }
 
     #[test]

@@ -58,7 +58,7 @@ pub(crate) fn dns(args: DnsArgs) -> Result<Code> {
 /// `imn measure`.
 pub(crate) fn any(args: AnyArgs) -> Result<Code> {
     let mut ask = Ask::new(&args.kind, args.deadline)?;
-    ask.params = manage::params(&args.params);
+    ask.params = manage::params(&args.params)?;
     ask.tmax = args.deadline;
     ask.rate = args.rate;
     ask.flag = "--param ";

@@ -89,9 +89,30 @@ fn targets(network: &Network) {
     wait_until("::1 to be reachable", WITHIN, || status("::1")).unwrap();
     assert!(!json(network, "target history ::1").as_array().unwrap().is_empty());
     assert!(ends(network, "target history ::1", 0).stdout.starts_with("TIME "));
+    let rounds = json(network, "target results ::1 --limit 3");
+    assert_eq!((&rounds[0]["address"], &rounds[0]["type"]), (&"::1".into(), &"icmp".into()));
+    assert!(ends(network, "target results ::1", 0).stdout.starts_with("DUE "));
+    assert_eq!(json(network, "target gaps ::1"), serde_json::json!([]));
+    assert!(ends(network, "target gaps ::1", 0).stdout.starts_with("FIRST DUE "));
+    follow(network);
+    let twice = ends(network, "target add 127.0.0.6 --tag a=1 --tag a=2", 2);
+    assert!(twice.stderr.contains("--tag a=") && twice.stderr.contains("twice"), "{}", twice.stderr);
+    let url = ends(network, "target add https://example.com/", 2);
+    assert!(url.stderr.contains("http"), "{}", url.stderr);
     ends(network, "target remove 127.0.0.5 127.0.0.7", 0);
     let part = ends(network, "target remove 127.0.0.5 127.0.0.7", 5);
     assert_eq!(part.stderr.lines().count(), 2, "{}", part.stderr);
+}
+
+/// Rounds are seen as they are committed, and Ctrl-C ends it.
+fn follow(network: &Network) {
+    let mut live = network.program().args(["target", "live", "::1", "-o", "ndjson"]).spawn().unwrap();
+    let seen = wait_until("a round to be seen", WITHIN, || live.stdout().lines().next().map(str::to_owned));
+    let round: Value = serde_json::from_str(&seen.unwrap()).unwrap();
+    assert_eq!((&round["event"], &round["address"]), (&"round".into(), &"::1".into()));
+    live.terminate();
+    assert_eq!(live.wait_deadline(WITHIN).unwrap().code(), Some(130));
+    ends(network, "target live nope", 5);
 }
 
 fn tiers(network: &Network) {

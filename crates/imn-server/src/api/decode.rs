@@ -7,7 +7,7 @@ use axum::{
     extract::{FromRequest, FromRequestParts, Request},
     http::{HeaderMap, StatusCode, header, request::Parts},
 };
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Map, Value};
 
 use super::problem::Problem;
@@ -124,6 +124,18 @@ pub(crate) async fn read(
 
 /// One JSON object and nothing after it.
 pub(crate) fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    object(bytes, |error| format!("line {}, column {}", error.line(), error.column()))
+}
+
+/// One JSON object on a line of its own, whose number the caller knows.
+pub(crate) fn json_line<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    object(bytes, |error| format!("column {}", error.column()))
+}
+
+fn object<T: DeserializeOwned>(
+    bytes: &[u8],
+    place: impl Fn(&serde_json::Error) -> String,
+) -> Result<T, Problem> {
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Err(Problem::field("", "the body is empty; send a JSON object"));
     }
@@ -131,17 +143,24 @@ pub(crate) fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     if let Some(b'[') = bytes.iter().find(|b| !b.is_ascii_whitespace()) {
         return Err(Problem::field("", "the body is an array; send a JSON object"));
     }
+    // Where the text is no JSON, no field of it is to blame.
+    let malformed = |error: &serde_json::Error| {
+        let text = error.to_string();
+        let reason = text.rsplit_once(" at line ").map_or(text.as_str(), |(reason, _)| reason);
+        Problem::field("", format!("malformed JSON at {}: {reason}", place(error)))
+    };
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let path = error.path().to_string();
         let inner = error.into_inner();
-        if inner.is_data() {
-            located(&path, &inner.to_string())
-        } else {
-            Problem::field(field(&path, ""), format!("malformed JSON: {inner}"))
+        // What comes after a field that is wrong may be no JSON either; that is the greater mistake.
+        match serde_json::from_slice::<IgnoredAny>(bytes) {
+            Ok(_) if inner.is_data() => located(&path, &inner.to_string()),
+            Ok(_) => malformed(&inner),
+            Err(error) => malformed(&error),
         }
     })?;
-    deserializer.end().map_err(|error| Problem::field("", format!("malformed JSON: {error}")))?;
+    deserializer.end().map_err(|error| malformed(&error))?;
     Ok(value)
 }
 

@@ -23,6 +23,7 @@ use super::{
     Api, audit,
     auth::Principal,
     decode::{self, Query},
+    measurable::Types,
     problem::{FieldError, Problem},
     target::{Target, TargetSpec},
     targets::{filter, refused},
@@ -107,7 +108,8 @@ struct Plan {
 struct Before {
     /// Targets by address.
     known: HashMap<String, domain::Target>,
-    tiers: Vec<String>,
+    tiers: HashMap<String, domain::Tier>,
+    types: Types,
     now: i64,
 }
 
@@ -214,14 +216,14 @@ fn ndjson(text: &str) -> Lines {
             }
             continue;
         }
-        lines.push((at + 1, decode::json(line.as_bytes())));
+        lines.push((at + 1, decode::json_line(line.as_bytes())));
     }
     lines
 }
 
 async fn plan(api: &Api, lines: Lines) -> Result<Plan, Problem> {
     let catalog = &api.context.catalog;
-    let tiers: Vec<String> = catalog.tiers().await?.into_iter().map(|tier| tier.name).collect();
+    let tiers = catalog.tiers().await?.into_iter().map(|tier| (tier.name.clone(), tier)).collect();
     let mut known = HashMap::new();
     let mut after = None;
     loop {
@@ -232,7 +234,7 @@ async fn plan(api: &Api, lines: Lines) -> Result<Plan, Problem> {
             break;
         }
     }
-    let before = Before { known, tiers, now: now_us() };
+    let before = Before { known, tiers, types: Types::of(api), now: now_us() };
     let mut plan = Plan::default();
     for (at, (number, spec)) in lines.into_iter().enumerate() {
         if at.is_multiple_of(PAUSE_LINES) {
@@ -251,13 +253,17 @@ impl Plan {
         // An id is of the network that the target was exported from; here the address decides.
         spec.id = None;
         let new = spec.clone().create(before.now)?;
-        if !before.tiers.contains(&new.tier) {
+        let Some(tier) = before.tiers.get(&new.tier) else {
             return Err(Problem::field("tier", format!("there is no tier {:?}", new.tier)));
+        };
+        let old = before.known.get(&new.address);
+        if old.is_none_or(|old| (&old.tier, old.kind) != (&new.tier, new.kind)) {
+            before.types.check_target(tier, new.kind)?;
         }
         if let Some(first) = self.seen.insert(new.address.clone(), line) {
             return Err(Problem::field("address", format!("is the same as on line {first}")));
         }
-        let Some(old) = before.known.get(&new.address) else {
+        let Some(old) = old else {
             self.create.push((line, new));
             return Ok(());
         };

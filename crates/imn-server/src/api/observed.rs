@@ -25,7 +25,7 @@ use super::{
     problem::Problem,
     rounds::{Gap, Round, Scan},
     target::MonitoringState,
-    targets::find,
+    targets::{find, find_id},
     text,
     tiers::Nothing,
 };
@@ -256,7 +256,7 @@ async fn status(
 
 /// Show a target's rounds aggregated over steps of time
 #[utoipa::path(get, path = "/api/v1/targets/{id}/history", tag = "targets", operation_id = "get_target_history",
-    params(("id" = String, Path, description = "Its id or its address, percent-encoded"), HistoryQuery),
+    params(("id" = String, Path, description = "Its id or its address, percent-encoded; the id also once it was removed"), HistoryQuery),
     responses((status = 200, description = "The steps that have rounds", body = HistoryView)))]
 async fn history(
     State(api): State<Api>,
@@ -270,10 +270,10 @@ async fn history(
     let step_ms = step(query.step.as_deref(), to.saturating_sub(from))?;
     let agent = agent(query.agent.as_deref())?;
     let kind = kind(query.kind.as_deref())?;
-    let target = find(&api, &id).await?;
+    let target = find_id(&api, &id).await?;
     let mut scan = Scan::new(
         RoundQuery {
-            target: Some(target.id),
+            target: Some(target),
             agent,
             kind,
             from_us: Some(from),
@@ -309,7 +309,7 @@ async fn history(
 /// With `Accept: application/x-ndjson` all that match are streamed, one per line, oldest first; the last line is
 /// `{"count": n}`, without which the export is not complete.
 #[utoipa::path(get, path = "/api/v1/targets/{id}/results", tag = "targets", operation_id = "list_target_results",
-    params(("id" = String, Path, description = "Its id or its address, percent-encoded"), ResultsQuery),
+    params(("id" = String, Path, description = "Its id or its address, percent-encoded; the id also once it was removed"), ResultsQuery),
     responses((status = 200, description = "A page of rounds, or all of them", content(
         (List<Round> = "application/json"), (String = "application/x-ndjson")))))]
 async fn results(
@@ -329,7 +329,7 @@ async fn results(
     let limit = page::limit(query.limit.as_deref())?;
     let agent = agent(query.agent.as_deref())?;
     let kind = kind(query.kind.as_deref())?;
-    let target = find(&api, &id).await?.id;
+    let target = find_id(&api, &id).await?;
     let question = format!("results\0{target}\0{from_us:?}\0{to_us:?}\0{agent:?}\0{kind:?}\0{order:?}");
     let rounds =
         RoundQuery { target: Some(target), agent, kind, from_us, to_us, brief: false, limit: None, order };
@@ -353,7 +353,7 @@ async fn results(
 
 /// List a target's gaps: rounds that were due and could not be made
 #[utoipa::path(get, path = "/api/v1/targets/{id}/gaps", tag = "targets", operation_id = "list_target_gaps",
-    params(("id" = String, Path, description = "Its id or its address, percent-encoded"), GapsQuery),
+    params(("id" = String, Path, description = "Its id or its address, percent-encoded; the id also once it was removed"), GapsQuery),
     responses((status = 200, description = "The gaps, oldest first", body = List<Gap>)))]
 async fn gaps(
     State(api): State<Api>,
@@ -365,7 +365,7 @@ async fn gaps(
         to_us: text::time_field("to", query.to.as_deref())?,
         agent: agent(query.agent.as_deref())?,
         limit: Some(page::limit(query.limit.as_deref())?),
-        target: Some(find(&api, &id).await?.id),
+        target: Some(find_id(&api, &id).await?),
     };
     let gaps = api.context.results.gaps(&query).await?;
     Ok(Json(List::whole(gaps.into_iter().map(Gap::from).collect())))

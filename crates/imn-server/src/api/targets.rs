@@ -6,8 +6,9 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use imn_contract::TargetId;
 use imn_domain::{self as domain, FieldValue, Filter, FilterError, Sort, classify};
-use imn_store::CatalogError;
+use imn_store::{CatalogError, GapQuery, Order, RoundQuery};
 use serde::Deserialize;
 use serde_json::Value;
 use utoipa::IntoParams;
@@ -18,6 +19,7 @@ use super::{
     auth::Principal,
     decode::{Body, Key, Query},
     etag,
+    measurable::Types,
     page::{self, List},
     problem::{FieldError, Problem},
     target::{Target, TargetSpec},
@@ -84,6 +86,7 @@ async fn create(
     Body(spec): Body<TargetSpec>,
 ) -> Result<Response, Problem> {
     let target = spec.create(now_us())?;
+    check_measurable(&api, &target).await?;
     api.context.catalog.create_targets(std::slice::from_ref(&target)).await.map_err(refused)?;
     api.context.assign.targets_changed([target.id.clone()]);
     audit::record(&api, &by, "target.create", target.id.as_str(), &target).await;
@@ -124,7 +127,11 @@ async fn replace(
 ) -> Result<Response, Problem> {
     let old = find(&api, &id).await?;
     etag::require_match(&headers, old.revision)?;
+    let before = (old.tier.clone(), old.kind);
     let target = spec.replace(old, now_us())?;
+    if before != (target.tier.clone(), target.kind) {
+        check_measurable(&api, &target).await?;
+    }
     api.context.catalog.update_target(&target).await.map_err(refused)?;
     api.context.assign.targets_changed([target.id.clone()]);
     audit::record(&api, &by, "target.replace", target.id.as_str(), &target).await;
@@ -153,17 +160,45 @@ async fn remove(
 
 /// A target by id or by address in any form.
 pub(crate) async fn find(api: &Api, id_or_address: &str) -> Result<domain::Target, Problem> {
+    known(api, id_or_address).await?.ok_or_else(|| Problem::not_found("target", id_or_address))
+}
+
+async fn known(api: &Api, id_or_address: &str) -> Result<Option<domain::Target>, CatalogError> {
     let catalog = &api.context.catalog;
     if let Some(target) = catalog.target(id_or_address).await? {
-        return Ok(target);
+        return Ok(Some(target));
     }
-    if let Ok((_, address)) = classify(id_or_address)
-        && address != id_or_address
-        && let Some(target) = catalog.target(&address).await?
-    {
-        return Ok(target);
+    match classify(id_or_address) {
+        Ok((_, address)) if address != id_or_address => catalog.target(&address).await,
+        _ => Ok(None),
     }
-    Err(Problem::not_found("target", id_or_address))
+}
+
+/// Something of the target's tier measures it; whether there is such a tier, the catalog says.
+async fn check_measurable(api: &Api, target: &domain::Target) -> Result<(), Problem> {
+    match api.context.catalog.tier(&target.tier).await? {
+        Some(tier) => Types::of(api).check_target(&tier, target.kind),
+        None => Ok(()),
+    }
+}
+
+/// The id of a target by which what was measured of it is found: also that of one that was removed, whose results
+/// stay.
+pub(crate) async fn find_id(api: &Api, id_or_address: &str) -> Result<TargetId, Problem> {
+    if let Some(target) = known(api, id_or_address).await? {
+        return Ok(target.id);
+    }
+    let missing = || Problem::not_found("target", id_or_address);
+    let Ok(id) = TargetId::new(id_or_address) else { return Err(missing()) };
+    let results = &api.context.results;
+    let order = Order::Descending;
+    let round =
+        RoundQuery { target: Some(id.clone()), brief: true, limit: Some(1), order, ..RoundQuery::default() };
+    if !results.rounds(&round).await?.is_empty() {
+        return Ok(id);
+    }
+    let gap = GapQuery { target: Some(id.clone()), limit: Some(1), ..GapQuery::default() };
+    if results.gaps(&gap).await?.is_empty() { Err(missing()) } else { Ok(id) }
 }
 
 /// The `filter` parameter.

@@ -18,6 +18,7 @@ use super::{
     auth::Principal,
     decode::{Body, Key, Query},
     etag,
+    measurable::{Types, check_members},
     page::List,
     policy::{AgentSelection, ExpectedOutcome},
     problem::{FieldError, Problem},
@@ -179,6 +180,7 @@ async fn create(
     let now = now_us();
     let name = spec.name.clone().ok_or_else(|| Problem::field("name", "is missing"))?;
     let tier = spec.into_domain(name, now, now, 1)?;
+    Types::of(&api).check_tier(&tier)?;
     api.context.catalog.create_tier(&tier).await?;
     audit::record(&api, &by, "tier.create", &tier.name, &tier).await;
     let location = format!("/api/v1/tiers/{}", tier.name);
@@ -230,7 +232,11 @@ async fn replace(
     if spec.name.as_ref().is_some_and(|given| *given != old.name) {
         return Err(Problem::field("name", format!("a tier keeps its name, {:?}", old.name)));
     }
-    let tier = spec.into_domain(old.name, old.created_us, now_us(), old.revision + 1)?;
+    let tier = spec.into_domain(old.name.clone(), old.created_us, now_us(), old.revision + 1)?;
+    if tier.probes != old.probes {
+        Types::of(&api).check_tier(&tier)?;
+        check_members(&api, &old, &tier).await?;
+    }
     api.context.catalog.update_tier(&tier).await?;
     api.changed();
     audit::record(&api, &by, "tier.replace", &tier.name, &tier).await;

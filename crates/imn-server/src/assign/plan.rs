@@ -6,7 +6,7 @@ use std::{
 };
 
 use imn_contract::{AgentId, ModuleType, TargetId, latest::Assignment};
-use imn_domain::{MonitoringState, Room, Selector, Target, Tier, Unmet, Vantage};
+use imn_domain::{MonitoringState, Room, Selector, Target, TargetKind, Tier, Unmet, Vantage};
 use imn_store::AssignmentRow;
 use serde_json::{Map, Value};
 
@@ -30,6 +30,7 @@ pub(super) struct Plan {
 
 #[derive(Debug)]
 struct Measured {
+    kind: TargetKind,
     address: Box<str>,
     tier: Arc<Tier>,
     params: Option<Box<Map<String, Value>>>,
@@ -118,9 +119,11 @@ impl Plan {
         if let Some(known) = self.targets.get_mut(&target.id) {
             let same = *known.address == *target.address && known.tier == tier && known.params == params;
             (known.address, known.tier, known.params) = (target.address.into(), tier, params);
+            known.kind = target.kind;
             return !same;
         }
         let measured = Measured {
+            kind: target.kind,
             address: target.address.into(),
             tier,
             params,
@@ -154,7 +157,8 @@ impl Plan {
         }
         measured.unmet.clear();
         let tier = measured.tier.clone();
-        for probe in &tier.probes {
+        // A URL in a tier that also pings is not pinged.
+        for probe in tier.probes.iter().filter(|probe| probe.may_measure(measured.kind)) {
             let kind = place(&mut self.kinds, &probe.kind);
             let choice = self.choose(&tier, &probe.kind, target);
             for at in choice.chosen {

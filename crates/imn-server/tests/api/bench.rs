@@ -74,10 +74,15 @@ impl Bench {
 
     /// Sends an agent's sign of life, and waits until it is heard.
     pub(crate) async fn heartbeat(&self, agent: &str) {
+        self.heartbeat_with(agent, "echo").await;
+    }
+
+    /// As [`Self::heartbeat`], of an agent with a module of this type.
+    pub(crate) async fn heartbeat_with(&self, agent: &str, kind: &str) {
         let heartbeat: Heartbeat = serde_json::from_value(json!({
             "agent": agent, "time": "2026-11-20T08:00:00Z", "status": "active", "version": "0.1.0", "uptime_s": 1,
             "modules": [{
-                "instance": format!("{agent}-echo-0"), "type": "echo", "version": "0.1.0", "state": "ready",
+                "instance": format!("{agent}-{kind}-0"), "type": kind, "version": "0.1.0", "state": "ready",
                 "inflight": 0, "slots": 4,
             }],
             "targets": 5, "rounds_per_s": 1.5, "spool": { "bytes": 0, "rows": 0, "oldest_s": 0 },

@@ -31,9 +31,9 @@ pub(crate) fn split(columns: &[Column], round: &Round) -> Split {
     let Ok(mut fields) = serde_json::from_str::<Map<String, Value>>(text) else { return none(Some(text)) };
     let mut kept = Vec::new();
     let values = columns.iter().map(|column| {
-        let mut value = fields.remove(column.name).unwrap_or_default();
+        let mut value = fields.remove(column.field()).unwrap_or_default();
         if !column.kind.fit(&mut value) {
-            kept.push(column.name);
+            kept.push(column.field());
         }
         value
     });
@@ -111,7 +111,7 @@ fn is_exact(number: &Number, float: f64) -> bool {
 /// Whether the row itself says what this field of the outcome says.
 fn is_said(round: &Round, name: &str, value: &Value) -> bool {
     let count = |count: u32| value.as_u64() == Some(count.into());
-    let near = |known: f64| value.as_f64().is_some_and(|value| (value - known).abs() <= known.abs() * 1e-9);
+    let near = |known: f64, by: f64| value.as_f64().is_some_and(|value| (value - known).abs() <= by);
     match name {
         "address" => value.as_str() == Some(&round.address),
         "time" => value.as_str().and_then(micros) == Some((round.time_us, true)),
@@ -123,12 +123,28 @@ fn is_said(round: &Round, name: &str, value: &Value) -> bool {
         "reordered" => count(round.reordered),
         "success" => value.as_bool() == Some(round.success),
         "error" => value.as_str().is_some_and(|error| round.error.as_deref() == Some(error)),
-        "tmax_ms" => near(round.tmax_us as f64 / 1e3),
-        "error_us" => near(round.error_ns as f64 / 1e3),
+        "tmax_ms" => near(round.tmax_us as f64 / 1e3, 1e-9),
+        // Nanoseconds are whole.
+        "error_us" => near(round.error_ns as f64 / 1e3, 1e-3),
         "timestamp_source" => serde_json::to_value(round.ts_source).is_ok_and(|source| source == *value),
-        "loss_pct" => loss_pct(round).is_some_and(near),
+        "loss_pct" => loss_pct(round).is_some_and(|known| near(known, 1e-9)),
+        "rtts_ms" | "latencies_ms" | "times_ms" => are_delays(round, value),
         _ => false,
     }
+}
+
+/// Whether these are the delays of the round, in milliseconds; a round of one packet has it as its mean.
+fn are_delays(round: &Round, value: &Value) -> bool {
+    let Some(values) = value.as_array() else { return false };
+    let known = if round.rtts_ns.is_empty() { &[round.rtt_avg_ns] } else { round.rtts_ns.as_slice() };
+    if round.sent == 0 {
+        return values.is_empty();
+    }
+    values.len() == known.len()
+        && values.iter().zip(known).all(|(value, known)| match known {
+            Some(ns) => value.as_f64().is_some_and(|ms| (ms - *ns as f64 / 1e6).abs() <= 1e-6),
+            None => value.is_null(),
+        })
 }
 
 /// lost / (sent − unknown), in percent; `None` when nothing is known.

@@ -126,6 +126,55 @@ pub(crate) enum TargetVerb {
         #[command(flatten)]
         watched: Watched,
     },
+    /// Show a target's rounds, newest first, with the columns of their types.
+    Results {
+        /// Its address, or its id, also once it was removed.
+        target: String,
+        /// Begin, RFC 3339.
+        #[arg(long, value_name = "TIME")]
+        from: Option<String>,
+        /// End, RFC 3339.
+        #[arg(long, value_name = "TIME")]
+        to: Option<String>,
+        /// Only by this agent.
+        #[arg(long)]
+        agent: Option<String>,
+        /// Only of this type.
+        #[arg(long = "type", value_name = "TYPE")]
+        kind: Option<String>,
+        /// Rounds at most.
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Show a target's gaps: rounds that were due and could not be made, oldest first.
+    Gaps {
+        /// Its address, or its id, also once it was removed.
+        target: String,
+        /// Gaps that end at or after this time, RFC 3339.
+        #[arg(long, value_name = "TIME")]
+        from: Option<String>,
+        /// Gaps that begin before this time, RFC 3339.
+        #[arg(long, value_name = "TIME")]
+        to: Option<String>,
+        /// Only by this agent.
+        #[arg(long)]
+        agent: Option<String>,
+        /// Gaps at most, 1 to 1000.
+        #[arg(long, default_value_t = 1000)]
+        limit: u16,
+        #[command(flatten)]
+        watched: Watched,
+    },
+    /// Follow a target's rounds and changes of state as they are committed, until Ctrl-C; without a target all of them
+    /// and results of jobs.
+    Live {
+        /// Its id or address.
+        target: Option<String>,
+        #[command(flatten)]
+        common: Common,
+    },
     /// Add or change targets from a file of NDJSON or CSV; `-` is standard input.
     Import {
         /// The file.
@@ -367,6 +416,15 @@ pub(crate) enum ResultsVerb {
         to: Option<String>,
         #[command(flatten)]
         common: Common,
+    },
+    /// List the columns of the built-in types, beyond those that all rounds share.
+    Columns {
+        /// Only those of this type.
+        #[arg(value_name = "TYPE")]
+        kind: Option<String>,
+        /// Form of the output.
+        #[arg(short, long, value_name = "FORMAT", default_value_t, value_parser = format())]
+        output: Format,
     },
     /// Move everything committed into Parquet files now; also while no server runs.
     Compact {

@@ -56,7 +56,7 @@ async fn run(verb: JobVerb) -> Result<Code> {
             let mut body = json!({
                 "type": kind,
                 "target": target,
-                "params": params(&pairs),
+                "params": params(&pairs)?,
                 "from": job::selector(&client, &from).await?,
                 "deadline_ms": deadline.as_millis() as u64,
             });

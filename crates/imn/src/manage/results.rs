@@ -3,9 +3,10 @@
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result};
+use imn_contract::canonical_type;
 use imn_runtime::clock;
 use imn_sink::format::list::{self, Column};
-use imn_store::{EmbeddedConfig, EmbeddedResults, Results, SegmentFile, SqlCatalog};
+use imn_store::{ColumnType, EmbeddedConfig, EmbeddedResults, Results, SegmentFile, SqlCatalog};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -23,6 +24,13 @@ const COLUMNS: &[Column] = &[
     Column::new("BYTES", "bytes"),
     Column::new("FIRST DUE", "min_due"),
     Column::new("LAST DUE", "max_due"),
+];
+
+const DECLARED: &[Column] = &[
+    Column::new("TYPE", "type"),
+    Column::new("COLUMN", "column"),
+    Column::new("SQL TYPE", "sql_type"),
+    Column::new("MEANING", "about"),
 ];
 
 /// How long a compaction may take.
@@ -47,6 +55,22 @@ async fn run(verb: ResultsVerb) -> Result<Code> {
             print(&text)?;
             Ok(Code::Ok)
         }
+        ResultsVerb::Columns { kind, output } => {
+            let wanted = kind.as_deref().map(canonical_type);
+            let known = |kind: &&str| wanted.is_none_or(|wanted| wanted == *kind);
+            let rows: Vec<Value> = imn_store::typed().filter(known).flat_map(columns).collect();
+            if let (Some(kind), true) = (kind, rows.is_empty()) {
+                let types: Vec<&str> = imn_store::typed().collect();
+                let types = types.join(", ");
+                let message =
+                    format!("{kind} has no columns of its own; {types} have, others keep `outcome`");
+                return Err(Exit::new(Code::NotFound, message).into());
+            }
+            let mut text = Vec::new();
+            list::write(&mut text, output, DECLARED, &rows)?;
+            print(&text)?;
+            Ok(Code::Ok)
+        }
         ResultsVerb::Compact { common } => {
             let done = if let Some(client) = online(&common).await? {
                 let sent = Sent { wait: COMPACT, ..Sent::default() };
@@ -59,6 +83,30 @@ async fn run(verb: ResultsVerb) -> Result<Code> {
             };
             let columns = [Column::new("FILES", "files"), Column::new("ROWS", "rows")];
             show_one(&common, &columns, &done)
+        }
+    }
+}
+
+fn columns(kind: &'static str) -> impl Iterator<Item = Value> {
+    imn_store::columns(kind).iter().map(move |column| {
+        json!({ "type": kind, "column": column.name, "sql_type": sql_type(column.kind), "about": column.about })
+    })
+}
+
+/// What the column is to DuckDB.
+fn sql_type(kind: ColumnType) -> String {
+    match kind {
+        ColumnType::Bool => "BOOLEAN".to_owned(),
+        ColumnType::U32 => "UINTEGER".to_owned(),
+        ColumnType::U64 => "UBIGINT".to_owned(),
+        ColumnType::I64 => "BIGINT".to_owned(),
+        ColumnType::F64 => "DOUBLE".to_owned(),
+        ColumnType::Text => "VARCHAR".to_owned(),
+        ColumnType::Time => "TIMESTAMP WITH TIME ZONE".to_owned(),
+        ColumnType::List(of) => format!("{}[]", sql_type(*of)),
+        ColumnType::Struct(fields) => {
+            let fields = fields.iter().map(|field| format!("\"{}\" {}", field.name, sql_type(field.kind)));
+            format!("STRUCT({})", fields.collect::<Vec<_>>().join(", "))
         }
     }
 }

@@ -13,10 +13,11 @@ use reqwest::Method;
 use serde_json::{Map, Value, json};
 
 use super::{
-    block_on, item, nothing_to_change, params, print, query, remove, show, show_changed, show_list, show_one,
+    block_on, item, live, nothing_to_change, params, print, query, remove, show, show_changed, show_list,
+    show_one,
 };
 use crate::{
-    cli::{Common, TargetFields, TargetVerb},
+    cli::{Common, TargetFields, TargetVerb, once},
     client::{Body, Client, Sent},
     exit::{Code, Exit},
 };
@@ -64,6 +65,44 @@ const HISTORY: &[Column] = &[
     Column::wide("RECEIVED", "received"),
 ];
 
+const ROUNDS: &[Column] = &[
+    Column::new("DUE", "due"),
+    Column::new("AGENT", "agent"),
+    Column::new("TYPE", "type"),
+    Column::new("ADDRESS", "address"),
+    Column::new("SENT", "sent"),
+    Column::new("RECEIVED", "received"),
+    Column::new("LOSS %", "loss_pct"),
+    Column::new("RTT us", "rtt_avg_us"),
+    Column::new("ERROR", "error"),
+    Column::wide("TIME", "time"),
+    Column::wide("TARGET", "target"),
+    Column::wide("UNKNOWN", "unknown"),
+    Column::wide("DUPLICATES", "duplicates"),
+    Column::wide("LATE", "late"),
+    Column::wide("REORDERED", "reordered"),
+    Column::wide("SUCCESS", "success"),
+    Column::wide("MIN us", "rtt_min_us"),
+    Column::wide("MAX us", "rtt_max_us"),
+    Column::wide("STDDEV us", "rtt_stddev_us"),
+    Column::wide("IPDV us", "ipdv_us"),
+    Column::wide("LATE us", "late_us"),
+    Column::wide("TMAX us", "tmax_us"),
+    Column::wide("SOURCE", "ts_source"),
+    Column::wide("BOUND us", "error_us"),
+    Column::wide("RTTS us", "rtts_us"),
+];
+
+const GAPS: &[Column] = &[
+    Column::new("FIRST DUE", "first_due"),
+    Column::new("LAST DUE", "last_due"),
+    Column::new("AGENT", "agent"),
+    Column::new("TYPE", "type"),
+    Column::new("ROUNDS", "rounds"),
+    Column::new("REASON", "reason"),
+    Column::wide("TARGET", "target"),
+];
+
 /// How long an import may take.
 const IMPORT: Duration = Duration::from_mins(10);
 
@@ -86,7 +125,7 @@ async fn run(verb: TargetVerb) -> Result<Code> {
         }
         TargetVerb::Add { address, fields, common } => {
             let mut body = json!({ "address": address });
-            apply(&mut body, &fields, &[]);
+            apply(&mut body, &fields, &[])?;
             let client = Client::find(&common.connect)?;
             show_changed(&common, COLUMNS, &client.post("/api/v1/targets", body).await?.body)
         }
@@ -102,6 +141,22 @@ async fn run(verb: TargetVerb) -> Result<Code> {
                 query([("from", &from), ("to", &to), ("step", &step), ("agent", &agent), ("type", &kind)]);
             show_list(&watched, HISTORY, async |client| Ok(client.whole(&path, &query).await?)).await
         }
+        TargetVerb::Results { target, from, to, agent, kind, limit, common } => {
+            let path = format!("{}/results", item("targets", &target));
+            let query = query([("from", &from), ("to", &to), ("agent", &agent), ("type", &kind)]);
+            let rows = Client::find(&common.connect)?.list(&path, &query, Some(limit)).await?;
+            let mut text = Vec::new();
+            list::write(&mut text, common.output, &round_columns(&rows), &rows)?;
+            print(&text)?;
+            Ok(Code::Ok)
+        }
+        TargetVerb::Gaps { target, from, to, agent, limit, watched } => {
+            let path = format!("{}/gaps", item("targets", &target));
+            let limit = Some(limit.to_string());
+            let query = query([("from", &from), ("to", &to), ("agent", &agent), ("limit", &limit)]);
+            show_list(&watched, GAPS, async |client| Ok(client.whole(&path, &query).await?)).await
+        }
+        TargetVerb::Live { target, common } => live::run(target.as_deref(), &common).await,
         TargetVerb::Import { file, csv, dry_run, atomic, common } => {
             let switches = [("dry_run", dry_run), ("atomic", atomic)];
             import(&file, csv, &switches, &common).await
@@ -109,12 +164,23 @@ async fn run(verb: TargetVerb) -> Result<Code> {
     }
 }
 
+/// The columns of rounds, with those of the types that are among them.
+fn round_columns(rows: &[Value]) -> Vec<Column> {
+    let mut columns = ROUNDS.to_vec();
+    for kind in imn_store::typed().filter(|kind| rows.iter().any(|row| row["type"] == *kind)) {
+        let own = imn_store::columns(kind).iter().map(|column| Column::wide(column.name, column.name));
+        columns.extend(own.filter(|column| !columns.contains(column)).collect::<Vec<_>>());
+    }
+    columns.push(Column::wide("OUTCOME", "outcome"));
+    columns
+}
+
 async fn set(target: &str, fields: &TargetFields, untag: &[String], common: &Common) -> Result<Code> {
     let client = Client::find(&common.connect)?;
     let path = item("targets", target);
     let found = client.get(&path, &[]).await?;
     let mut body = found.body.clone();
-    apply(&mut body, fields, untag);
+    apply(&mut body, fields, untag)?;
     if body == found.body {
         return Err(nothing_to_change(
             "--tier, --display-name, --kind, --tag, --untag, --param and --state, with a new value",
@@ -124,7 +190,7 @@ async fn set(target: &str, fields: &TargetFields, untag: &[String], common: &Com
 }
 
 /// Lays what is named over a target.
-fn apply(target: &mut Value, fields: &TargetFields, untag: &[String]) {
+fn apply(target: &mut Value, fields: &TargetFields, untag: &[String]) -> Result<(), Exit> {
     let plain = [
         ("tier", &fields.tier),
         ("display_name", &fields.display_name),
@@ -136,12 +202,13 @@ fn apply(target: &mut Value, fields: &TargetFields, untag: &[String]) {
             target[name] = json!(value);
         }
     }
-    let tags = fields.tags.iter().map(|(key, value)| (key.clone(), json!(value)));
+    let tags = once("--tag", &fields.tags)?.into_iter().map(|(key, value)| (key, json!(value)));
     extend(target, "tags", tags.collect());
-    extend(target, "params", params(&fields.params));
+    extend(target, "params", params(&fields.params)?);
     if let Some(tags) = target.get_mut("tags").and_then(Value::as_object_mut) {
         tags.retain(|key, _| !untag.contains(key));
     }
+    Ok(())
 }
 
 fn extend(target: &mut Value, name: &str, more: Map<String, Value>) {
@@ -245,7 +312,7 @@ mod tests {
         };
         let mut target =
             json!({"address": "::1", "tier": "critical", "tags": {"a": "1", "b": "2"}, "display_name": "x"});
-        apply(&mut target, &fields, &["a".to_owned()]);
+        apply(&mut target, &fields, &["a".to_owned()]).unwrap();
         let expected = json!({"address": "::1", "tier": "low", "tags": {"b": "2", "pop": "jfk"},
             "display_name": "x", "params": {"count": 3}});
         assert_eq!(target, expected);
@@ -262,7 +329,10 @@ mod tests {
             state: None,
         };
         let mut target = json!({"address": "::1"});
-        apply(&mut target, &fields, &[]);
+        apply(&mut target, &fields, &[]).unwrap();
         assert_eq!(target, json!({"address": "::1"}));
+        let tags = [("a", "1"), ("a", "1")].map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let twice = TargetFields { tags: tags.into(), ..fields };
+        assert_eq!(apply(&mut target, &twice, &[]).unwrap_err().code(), Code::Usage);
     }
 }

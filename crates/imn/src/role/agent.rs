@@ -31,7 +31,7 @@ async fn run(args: AgentArgs) -> Result<Code> {
         region: args.region.clone(),
         location: args.location.clone(),
         provider: args.provider.clone(),
-        tags: args.tags(),
+        tags: args.tags()?,
     };
     if let Some(directory) = args.modules_dir {
         config.modules_dir = directory;
