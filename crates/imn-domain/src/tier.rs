@@ -12,11 +12,12 @@ use crate::target::TargetKind::{self, Host, Ip, Prefix, Resolver, Url};
 const BUILT_IN: [(&str, &[TargetKind]); 10] = [
     ("icmp", &[Ip, Host]),
     ("tcp", &[Ip, Host]),
-    ("dns", &[Ip, Host, Resolver]),
     ("http", &[Ip, Host, Url]),
+    // A URL is a resolver that speaks DNS over HTTPS.
+    ("dns", &[Ip, Host, Resolver, Url]),
     ("trace", &[Ip, Host]),
     ("stamp", &[Ip, Host]),
-    ("bgp", &[Ip, Prefix]),
+    ("bgp", &[Prefix]),
     ("echo", &TargetKind::ALL),
     ("faulty", &TargetKind::ALL),
     ("heartbeat", &TargetKind::ALL),

@@ -614,7 +614,7 @@ async fn a_target_that_nothing_measures_is_refused() {
     };
     let (url, prefix) = ("https://example.com/", "192.0.2.0/24");
     for (body, fix) in [
-        (json!({ "url": url }), "http"),
+        (json!({ "url": url }), "http or dns"),
         (json!({ "prefix": prefix }), "bgp"),
         (json!({ "resolver": "192.0.2.53" }), "dns"),
     ] {

@@ -88,9 +88,47 @@ async fn duckdb_reads_the_columns_of_a_type() {
         results.commit(vec![batch("lon1", "heartbeat", 1, seq, vec![round])]).await.unwrap();
         results.maintain(NOON_US).await.unwrap();
     }
+    for cycle in 1..=2u64 {
+        let hop = |hop: u64, addresses: &[&str], ms: f64| {
+            let responders: Vec<_> =
+                addresses.iter().map(|of| json!({ "address": of, "received": 1 })).collect();
+            json!({ "hop": hop, "address": addresses.first(), "avg_ms": ms, "rtts_ms": [ms, null],
+                    "responders": responders, "sent": 2 })
+        };
+        let outcome = json!({
+            "target": "example.com", "protocol": "udp", "reached": true,
+            "hops": [hop(1, &["192.0.2.1"], 0.5), hop(2, &[], 0.0), hop(3, &["192.0.2.3", "192.0.2.4"], cycle as f64)],
+        });
+        let round = Round { outcome: Some(outcome.to_string()), ..round(1, NOON_US + cycle as i64) };
+        results.commit(vec![batch("lon1", "trace", 2, cycle, vec![round])]).await.unwrap();
+        results.maintain(NOON_US).await.unwrap();
+    }
     results.compact().await.unwrap();
-    let files = results.files(i64::MIN, i64::MAX).await.unwrap().into_iter().map(|file| file.path);
-    let files: Vec<_> = files.collect();
+    let (hosts, traces): (Vec<_>, Vec<_>) = results
+        .files(i64::MIN, i64::MAX)
+        .await
+        .unwrap()
+        .into_iter()
+        .partition(|file| file.table == "heartbeat");
+    let traces: Vec<_> = traces.into_iter().map(|file| file.path).collect();
+    let questions = [
+        "SELECT target_name, hop.hop, hop.address, avg(hop.avg_ms), sum(len(hop.responders)) \
+         FROM (SELECT target_name, unnest(hops) AS hop FROM rounds) GROUP BY ALL ORDER BY 2",
+        "SELECT hops[3].responders[2].address, hops[1].rtts_ms, hops[1].jitter_ms, pdv_ms, outcome FROM rounds LIMIT 1",
+    ];
+    let Some(found) = duckdb::ask("duckdb_reads_the_columns_of_a_type", &traces, &questions) else { return };
+    assert_eq!(
+        found,
+        json!([
+            [
+                ["example.com", 1, "192.0.2.1", 0.5, 2],
+                ["example.com", 2, null, 0.0, 0],
+                ["example.com", 3, "192.0.2.3", 1.5, 4]
+            ],
+            [["192.0.2.4", [0.5, null], null, null, null]],
+        ])
+    );
+    let files: Vec<_> = hosts.into_iter().map(|file| file.path).collect();
     let questions = [
         "SELECT column_name, column_type FROM (DESCRIBE rounds) OFFSET 25",
         "SELECT load[1], memory_total, clock_offset_us, clock_synced FROM rounds ORDER BY due",

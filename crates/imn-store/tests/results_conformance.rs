@@ -17,8 +17,8 @@ use std::{
 use fixture::{NOON_US, agent, batch, gap, kind, round, seal, target};
 use imn_contract::latest::{Round, TimestampSource};
 use imn_store::{
-    Columns, Committed, EmbeddedConfig, EmbeddedResults, GapQuery, Order, Results, RoundQuery, RoundRow,
-    SqlCatalog,
+    ColumnType, Columns, Committed, EmbeddedConfig, EmbeddedResults, GapQuery, Order, Results, RoundQuery,
+    RoundRow, SqlCatalog, columns, typed,
 };
 use serde_json::{Value, json};
 
@@ -52,6 +52,7 @@ conformance!(
     a_commit_judges_each_batch_by_its_watermark,
     every_column_comes_back,
     columns_of_a_type_come_back,
+    columns_of_every_type_come_back,
     the_first_round_committed_under_a_key_stays,
     queries_agree_with_a_model,
     a_scan_streams_in_order_and_can_be_left,
@@ -203,6 +204,76 @@ async fn columns_of_a_type_come_back(results: Arc<dyn Results>) {
         let bare = |row: &RoundRow| RoundRow { columns: Columns::default(), outcome: None, ..row.clone() };
         let expected: Vec<RoundRow> = expected.iter().map(bare).collect();
         assert_eq!(results.rounds(&brief).await.unwrap(), expected, "{state}");
+        results.compact().await.unwrap();
+    }
+}
+
+/// A value that fills a column, another for each `number`.
+fn sample(kind: ColumnType, number: usize) -> Value {
+    match kind {
+        ColumnType::Bool => number.is_multiple_of(2).into(),
+        ColumnType::U32 => (u32::MAX - number as u32).into(),
+        ColumnType::U64 => (u64::MAX - number as u64).into(),
+        ColumnType::I64 => (i64::MIN + number as i64).into(),
+        ColumnType::F64 => (number as f64 + 0.5).into(),
+        ColumnType::Text => format!("\u{1f600} {number}").into(),
+        ColumnType::Time => format!("2026-11-20T12:00:00.{number:06}Z").into(),
+        ColumnType::List(of) => {
+            let mut items: Vec<Value> = (0..number % 4).map(|more| sample(*of, number + more)).collect();
+            items.push(Value::Null);
+            items.into()
+        }
+        ColumnType::Struct(columns) => {
+            let fields = columns.iter().map(|column| (column.name.to_owned(), sample(column.kind, number)));
+            Value::Object(fields.collect())
+        }
+    }
+}
+
+async fn columns_of_every_type_come_back(results: Arc<dyn Results>) {
+    let count = 40;
+    let row = |kind: &'static str, number: usize| -> Value {
+        let columns = columns(kind).iter();
+        let fields = columns.map(|column| (column.name.to_owned(), sample(column.kind, number)));
+        Value::Object(fields.collect())
+    };
+    for (epoch, kind) in (1..).zip(typed()) {
+        for number in 0..count {
+            let mut outcome = row(kind, number);
+            if let Some(name) = outcome.as_object_mut().unwrap().remove("target_name") {
+                outcome["target"] = name;
+            }
+            let one = Round {
+                // One in five says nothing.
+                outcome: (number % 5 != 4).then(|| outcome.to_string()),
+                ..round(number % 3, NOON_US + number as i64)
+            };
+            results.commit(vec![batch("lon1", kind, epoch, number as u64 + 1, vec![one])]).await.unwrap();
+            if number % 9 == 8 {
+                results.maintain(NOON_US).await.unwrap();
+            }
+        }
+    }
+    for state in ["mixed", "files"] {
+        for kind in typed() {
+            let query =
+                RoundQuery { kind: Some(self::kind(kind)), target: Some(target(1)), ..RoundQuery::default() };
+            let rows = results.rounds(&query).await.unwrap();
+            assert_eq!(rows.len(), count.div_ceil(3), "{kind}, {state}");
+            for found in rows {
+                let number = (found.due_us - NOON_US) as usize;
+                let found_columns = serde_json::to_value(&found.columns).unwrap();
+                if number % 5 == 4 {
+                    assert!(
+                        found_columns.as_object().unwrap().values().all(Value::is_null),
+                        "{kind}, {state}"
+                    );
+                } else {
+                    assert_eq!(found_columns, row(kind, number), "{kind} {number}, {state}");
+                }
+                assert_eq!(found.outcome, None, "{kind} {number}, {state}");
+            }
+        }
         results.compact().await.unwrap();
     }
 }

@@ -278,7 +278,7 @@ impl Events {
             }
             match self.response.chunk().await.map_err(|error| self.client.silent(&error))? {
                 Some(more) if self.text.len() + more.len() <= MOST_EVENT => {
-                    self.text.extend_from_slice(&more)
+                    self.text.extend_from_slice(&more);
                 }
                 Some(_) => {
                     let message = format!("{} sends an event without an end", self.client.url);

@@ -178,7 +178,7 @@ impl Store {
                     let rows = rows_due(table, chunk, &filter)?;
                     sources.extend(rows.map(|rows| Box::new(rows) as Box<dyn Source>));
                 }
-                let mut merged = Merge::new(table, sources, table.batch_rows(WRITE_BATCH))?;
+                let mut merged = Merge::new(table, sources, WRITE_BATCH)?;
                 segments.extend(self.write(maintenance, table, 0, maintenance.covered + 1, &mut merged)?);
             }
         }
@@ -203,7 +203,7 @@ impl Store {
         let begin = Instant::now();
         let sources: Result<Vec<_>, _> =
             inputs.iter().map(|input| segment::read(input, &self.root, &Filter::ALL, Width::Whole)).collect();
-        let mut merged = Merge::new(&first.table, sources?, first.table.batch_rows(WRITE_BATCH))?;
+        let mut merged = Merge::new(&first.table, sources?, WRITE_BATCH)?;
         let output = self.write(maintenance, &first.table, level, first.first_position, &mut merged)?;
         let rows = output.as_ref().map_or(0, |segment| segment.rows);
         self.change(maintenance, runtime, output.into_iter().collect(), inputs, None)?;

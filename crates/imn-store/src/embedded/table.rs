@@ -128,12 +128,6 @@ impl Table {
         }
     }
 
-    /// Rows of a batch in memory at most, of `rows` for a table whose rows are small: those with columns of their own
-    /// hold lists, and an outcome can be as long as a message.
-    pub(super) fn batch_rows(&self, rows: usize) -> usize {
-        if self.typed().is_empty() { rows } else { rows / 8 }
-    }
-
     /// The columns by which rows are sorted and unique. Of gaps it is all of them: a gap told twice is one.
     pub(super) const fn key(&self) -> &'static [usize] {
         match self {

@@ -100,7 +100,7 @@ impl View {
     fn stream(&self, root: &Path, table: &Table, filter: &Filter, width: Width) -> Result<Merge, Error> {
         let parts = self.parts(filter, |of| of == table);
         let sources: Result<Vec<_>, _> = parts.iter().map(|part| part.open(root, filter, width)).collect();
-        Merge::new(table, sources?, table.batch_rows(SCAN_BATCH))
+        Merge::new(table, sources?, SCAN_BATCH)
     }
 
     /// Rounds that match, in the order of the query.
