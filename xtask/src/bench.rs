@@ -2,6 +2,8 @@
 
 mod dns;
 
+mod http;
+
 use std::{path::Path, process::Command};
 
 use anyhow::{Context, Result, bail};
@@ -19,6 +21,8 @@ pub(crate) enum What {
     Icmp,
     /// CPU time and latency per query of our engine and of dig, over loopback.
     Dns,
+    /// CPU time and latency per request of our engine, of curl and of blackbox_exporter, over loopback.
+    Http,
 }
 
 /// Alternated runs of each side; the median of an odd number is one of them.
@@ -29,6 +33,7 @@ pub(crate) fn bench(what: What) -> Result<()> {
     match what {
         What::Icmp => icmp(),
         What::Dns => dns::dns(),
+        What::Http => http::http(),
     }
 }
 
@@ -68,11 +73,16 @@ fn cpu_per_probe(command: &mut Command) -> Result<f64> {
 
 /// CPU time of all children that have ended, in microseconds; resolution one clock tick.
 fn children_cpu_us() -> Result<f64> {
-    const TICK_US: f64 = 10_000.0;
-    let stat = std::fs::read_to_string("/proc/self/stat").context("read /proc/self/stat")?;
-    let fields: Vec<_> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     // After the name in brackets, cutime and cstime are fields 14 and 15 (proc(5) numbers them 16 and 17).
-    let ticks: f64 = [13, 14].iter().filter_map(|at| fields.get(*at)?.parse::<f64>().ok()).sum();
+    cpu_us("/proc/self/stat", [13, 14])
+}
+
+/// The sum of two fields after the name in brackets, which are times in clock ticks.
+fn cpu_us(path: &str, fields: [usize; 2]) -> Result<f64> {
+    const TICK_US: f64 = 10_000.0;
+    let stat = std::fs::read_to_string(path).with_context(|| format!("read {path}"))?;
+    let words: Vec<_> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks: f64 = fields.iter().filter_map(|at| words.get(*at)?.parse::<f64>().ok()).sum();
     Ok(ticks * TICK_US)
 }
 

@@ -35,6 +35,8 @@ const TESTING: &[Package] = &[
     Package { name: "bind9", tells: &["/usr/sbin/named"] },
     Package { name: "bind9-dnsutils", tells: &["/usr/bin/dig"] },
     Package { name: "openssl", tells: &["/usr/bin/openssl"] },
+    Package { name: "nginx-light", tells: &["/usr/sbin/nginx"] },
+    Package { name: "openssl", tells: &["/usr/bin/openssl"] },
 ];
 
 const BENCHING: &[Package] = &[
@@ -42,12 +44,24 @@ const BENCHING: &[Package] = &[
     Package { name: "bind9", tells: &["/usr/sbin/named"] },
     Package { name: "bind9-dnsutils", tells: &["/usr/bin/dig"] },
     Package { name: "openssl", tells: &["/usr/bin/openssl"] },
+,
+    Package { name: "curl", tells: &["/usr/bin/curl"] },
+    Package { name: "nginx-light", tells: &["/usr/sbin/nginx"] },
+    Package { name: "openssl", tells: &["/usr/bin/openssl"] },
+    Package { name: "prometheus-blackbox-exporter", tells: &["/usr/bin/prometheus-blackbox-exporter"] },
 ];
 
 /// What other programs the tests run, by their PyPI names: a client of the wire, a reader of our files, a maker of
-/// packets.
+/// packets, a reader of Atlas results.
 const PYTHON: &[&str] =
-    &["nats-py==2.11.0", "nkeys==0.2.1", "duckdb==1.4.1", "scapy==2.6.1", "ripe.atlas.sagan==2.0.1"];
+    &[
+    "nats-py==2.11.0",
+    "nkeys==0.2.1",
+    "duckdb==1.4.1",
+    "scapy==2.6.1",
+    "ripe.atlas.sagan==2.0.1",
+    "cryptography==43.0.3",
+];
 
 /// What `imn up` needs.
 pub(crate) fn for_running() -> Result<()> {

@@ -44,16 +44,19 @@ impl BuiltIn {
         Self { kind, instances: 1, standing, slots: None, config: Map::new() }
     }
 
-    /// The modules of the program as it is shipped: `icmp`, `tcp`, `dns`, `echo`, `faulty`, `heartbeat`, one process each.
+    /// The modules of the program as it is shipped: `icmp`, `tcp`, `dns`, `http`, `echo`, `faulty`, `heartbeat`, one
+    /// process each.
     pub fn all() -> Vec<Self> {
-        [
+        let types = [
             ("icmp", true),
             ("tcp", true),
             ("dns", true),
+            ("http", true),
             ("echo", false),
             ("faulty", false),
             ("heartbeat", true),
-        ]
+        ];
+        types
         .into_iter()
         .filter_map(|(name, standing)| Some(Self::new(ModuleType::new(name).ok()?, standing)))
         .collect()

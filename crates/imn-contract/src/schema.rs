@@ -6,7 +6,7 @@ use crate::{
     codec::Message,
     v1::{
         AgentControl, Announce, AssignmentFile, AssignmentMeta, AssignmentShard, Attempt, BatchColumns,
-        ControlReply, DnsOutcome, EchoOutcome, Health, Heartbeat, HostOutcome, JobRequest, JobResult,
+        ControlReply, DnsOutcome, EchoOutcome, Health, Heartbeat, HostOutcome, HttpOutcome, JobRequest, JobResult,
         JobView, LogLine, ModuleConfig, ModuleControl, PingOutcome, Progress, SimpleError, SimpleReply,
         SimpleRequest, Submit, SubmitReply, Task, TaskReply, Watermark, WatermarkRequest,
     },
@@ -59,6 +59,7 @@ pub fn schemas() -> Vec<SchemaFile> {
     );
     files.push(file("outcome-ping", generator().into_root_schema_for::<PingOutcome>()));
     files.push(file("outcome-dns", generator().into_root_schema_for::<DnsOutcome>()));
+    files.push(file("outcome-http", generator().into_root_schema_for::<HttpOutcome>()));
     files.push(file("outcome-echo", generator().into_root_schema_for::<EchoOutcome>()));
     files.push(file("outcome-heartbeat", generator().into_root_schema_for::<HostOutcome>()));
     files

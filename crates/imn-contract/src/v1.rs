@@ -21,8 +21,10 @@ pub use module::{
     Announce, AnnounceEvent, ControlReply, Health, ModuleConfig, ModuleControl, ModuleOp, ModuleState,
 };
 pub use outcome::{
-    DnsCounts, DnsEdns, DnsFlags, DnsOutcome, DnsPhases, DnsRecord, DnsTls, DnsWrong, EchoInput, EchoOutcome,
-    Head, HostOutcome, Outcome, PingOutcome, RttSummary, Typed,
+    DnsCounts, DnsEdns, DnsFlags, DnsOutcome, DnsPhases, DnsRecord, DnsTls, DnsWrong, 
+    CertificateOutcome, EchoInput, EchoOutcome,
+    Head, HostOutcome, HttpHop, HttpOutcome, HttpPhases, Outcome,
+    PingOutcome, RttSummary, TlsOutcome, Typed,
 };
 
 pub(crate) const fn one() -> u32 {

@@ -4,7 +4,10 @@ pub(crate) mod dns;
 mod echo;
 mod faulty;
 mod heartbeat;
+mod http;
 mod ping;
+mod repeat;
+mod secure;
 
 use std::sync::Arc;
 
@@ -12,8 +15,10 @@ use imn_contract::canonical_type;
 
 use crate::{flight::Measurer, module::SharedModule, ping::Kind};
 
+pub(crate) use secure::SecureSpec;
+
 /// Types of the built-in modules.
-pub const KINDS: [&str; 6] = ["icmp", "tcp", "dns", "echo", "faulty", "heartbeat"];
+pub const KINDS: [&str; 7] = ["icmp", "tcp", "dns", "http", "echo", "faulty", "heartbeat"];
 
 /// The built-in module of a type or alias.
 pub fn builtin(kind: &str) -> Option<SharedModule> {
@@ -21,6 +26,7 @@ pub fn builtin(kind: &str) -> Option<SharedModule> {
         "icmp" => Arc::new(ping::Ping::new(Kind::Icmp)),
         "tcp" => Arc::new(ping::Ping::new(Kind::Tcp)),
         "dns" => Arc::new(Measurer::new(dns::Dns::default())),
+        "http" => Arc::new(Measurer::new(http::Http::default())),
         "echo" => Arc::new(echo::Echo),
         "faulty" => Arc::new(faulty::Faulty),
         "heartbeat" => Arc::new(heartbeat::HostHealth),
@@ -30,7 +36,7 @@ pub fn builtin(kind: &str) -> Option<SharedModule> {
 
 /// Whether the built-in module of a type can have standing work.
 pub fn has_standing(kind: &str) -> bool {
-    matches!(canonical_type(kind), "icmp" | "tcp" | "dns" | "heartbeat")
+    matches!(canonical_type(kind), "icmp" | "tcp" | "dns" | "http" | "heartbeat")
 }
 
 #[cfg(test)]

@@ -2,6 +2,11 @@
 
 pub(crate) mod dns;
 
+pub(crate) mod http;
+mod sample;
+pub(crate) mod secure;
+mod tls;
+
 use std::{io, net::IpAddr, time::Duration};
 
 use imn_contract::latest::{PingOutcome, Round, RttSummary, TimestampSource};
@@ -115,6 +120,7 @@ pub(crate) fn unmeasured(name: &str, spec: &PingSpec, error: String) -> PingOutc
         rtts_ms: Vec::new(),
         ttl: None,
         resolve_ms: None,
+        tls: None,
         timestamp_source: TimestampSource::User,
         error_us: 0.0,
         tmax_ms: spec.timeout.as_millis() as u64,

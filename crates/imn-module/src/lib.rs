@@ -2,7 +2,7 @@
 //!
 //! A module is a process of its own that does one kind of measurement. Whoever writes one implements [`Module`] and
 //! calls [`run`]; `examples/hello_module.rs` is a whole one. Continuous rounds are an opt-in, [`Standing`]. The
-//! built-in modules `icmp`, `tcp`, `dns`, `echo`, `faulty` and `heartbeat` use the same interface and nothing else.
+//! built-in modules `icmp`, `tcp`, `dns`, `http`, `echo`, `faulty` and `heartbeat` use the same interface and nothing else.
 //! A type whose measurement is one future implements [`flight::Measure`] and gets jobs and standing work from it.
 //! [`local`] measures without any network of modules, through the same engines and the same conversion.
 //!
@@ -19,6 +19,7 @@ mod engine;
 mod error;
 pub mod flight;
 mod health;
+mod http;
 mod live;
 pub mod local;
 mod log;

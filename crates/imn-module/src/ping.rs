@@ -137,7 +137,7 @@ pub(crate) struct IcmpParams {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TcpParams {
-    /// Port; 80 if absent.
+    /// Port; 80 if absent, 443 with TLS.
     #[serde(default)]
     #[schemars(range(min = 1, max = 65_535))]
     port: Option<i64>,
@@ -159,6 +159,21 @@ pub(crate) struct TcpParams {
     #[serde(default)]
     #[schemars(range(min = 4, max = 6))]
     family: Option<i64>,
+    /// Make a TLS handshake over each connection; it is answered once it is secured.
+    #[serde(default)]
+    pub(crate) tls: bool,
+    /// Name that the certificate must be for, and that is sent; the target if absent.
+    #[serde(default)]
+    pub(crate) server_name: Option<String>,
+    /// Take any certificate, and tell what is wrong with it.
+    #[serde(default)]
+    pub(crate) insecure: bool,
+    /// Further certificate authorities to believe, in PEM.
+    #[serde(default)]
+    pub(crate) ca: Option<String>,
+    /// Tell the certificates themselves, in PEM.
+    #[serde(default)]
+    pub(crate) certificates: bool,
 }
 
 /// Numbers that both have.
@@ -189,8 +204,9 @@ impl Kind {
                 (Protocol::Icmp { size, ttl }, Shared { count, interval, timeout, dscp, family })
             }
             Self::Tcp => {
-                let TcpParams { port, count, interval, timeout, dscp, family } = module::params(params)?;
-                let port = within("port", port, 1, 65_535)?.unwrap_or(80) as u16;
+                let TcpParams { port, count, interval, timeout, dscp, family, tls, .. } =
+                    module::params(params)?;
+                let port = within("port", port, 1, 65_535)?.unwrap_or(if tls { 443 } else { 80 }) as u16;
                 (Protocol::Tcp { port }, Shared { count, interval, timeout, dscp, family })
             }
         };
@@ -240,7 +256,7 @@ impl Kind {
     }
 }
 
-fn within(field: &str, value: Option<i64>, min: i64, max: i64) -> Result<Option<i64>, Fault> {
+pub(crate) fn within(field: &str, value: Option<i64>, min: i64, max: i64) -> Result<Option<i64>, Fault> {
     match value {
         Some(value) if !(min..=max).contains(&value) => Err(Fault::invalid(
             format!("params.{field}"),

@@ -1,11 +1,11 @@
-//! Measurement engines: ICMP echo and TCP connect in batches, TLS and STAMP sessions one by one.
+//! Measurement engines: ICMP echo and TCP connect in batches; TLS, HTTP and STAMP sessions one by one.
 //!
 //! A batching engine is one thread and a few system objects. Callers hand it [rounds](icmp::Round), each with the time it is
 //! due, and read [batches of outcomes](Batch) from a bounded channel. All classification happens here: answered,
 //! lost, unknown (this host may have lost it), unreachable (and who said so), late, duplicate, reordered, from the
 //! wrong source, corrupted.
 //!
-//! [`dial`] and [`tls`] are for what speaks over a connection: one measurement is one future, which its caller owns
+//! [`dial`], [`tls`] and [`http`] speak over a connection: one measurement is one future, which its caller owns
 //! and polls; nothing is spawned.
 //!
 //! What is deliberately absent: schedules (the caller knows what is due), retries (a probe that is repeated is a
@@ -22,6 +22,7 @@ mod wheel;
 
 pub mod dial;
 pub mod dns;
+pub mod http;
 pub mod icmp;
 pub mod stamp;
 pub mod tcp;

@@ -69,7 +69,7 @@ impl Format {
     /// Whether the outcomes of a module type can be written so.
     pub fn admits(self, kind: &ModuleType) -> bool {
         match self {
-            Self::Atlas => matches!(canonical_type(kind.as_str()), "icmp" | "tcp" | "dns"),
+            Self::Atlas => matches!(canonical_type(kind.as_str()), "icmp" | "tcp" | "dns" | "http"),
             Self::MtrJson => canonical_type(kind.as_str()) == "trace",
             Self::Table | Self::Json | Self::Ndjson | Self::Csv | Self::Prometheus | Self::Influx => true,
         }
@@ -162,6 +162,11 @@ fn time_us(head: &Head<'_>) -> Option<i64> {
     imn_runtime::clock::parse_rfc3339(head.time?).ok()
 }
 
+/// Seconds since the Unix epoch of a time in RFC 3339.
+fn unix(time: &str) -> Option<f64> {
+    imn_runtime::clock::parse_rfc3339(time).ok().map(|us| us as f64 / 1e6)
+}
+
 /// Writes measurements one by one in a format.
 pub struct Writer<W> {
     format: Format,
@@ -196,7 +201,12 @@ impl<W: Write> Writer<W> {
                 self.layout.row(&mut self.out, row)?;
             }
             Format::Json => self.element(&json::row(row)?)?,
-            Format::Atlas => self.element(&atlas::row(row)?)?,
+            Format::Atlas => {
+                for (n, result) in atlas::row(row)?.iter().enumerate() {
+                    self.rows += u64::from(n > 0);
+                    self.element(result)?;
+                }
+            }
             Format::Ndjson => writeln!(self.out, "{}", json::row(row)?)?,
             Format::Csv => {
                 if unheaded {

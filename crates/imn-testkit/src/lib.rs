@@ -98,6 +98,7 @@ mod process;
 mod session;
 mod sys;
 mod wait;
+mod web;
 
 pub use error::{Error, Result};
 pub use lab::{Class, Counts, Delays, Distribution, EchoFate, EchoTrip, Histogram, Lab, Node, Shape, Stats};
@@ -107,6 +108,7 @@ pub use nix::sys::signal::Signal;
 pub use postgres::Postgres;
 pub use process::{Outcome, Process, Program};
 pub use wait::{require_root, skip, wait_until};
+pub use web::{Authority, Certificate, WebServer};
 
 /// The laboratory `labs/three-vantage-points.toml`: vantage points vp1 to vp3 and targets t1 to t3 around the routers
 /// r1, r2, r3, with known delays and losses and a management network.

@@ -46,6 +46,7 @@ fn main() -> std::process::ExitCode {
         Command::Ping(args) => measure::ping(args),
         Command::Tcp(args) => measure::tcp(args),
         Command::Dns(args) => measure::dns(args),
+        Command::Http(args) => measure::http(args),
         Command::Measure(args) => measure::any(args),
         Command::Probe(args) => role::probe::main(args),
         Command::Target(verb) => manage::target::main(verb),

@@ -11,6 +11,7 @@ mod partial;
 mod remote;
 mod report;
 mod view;
+mod web;
 
 use std::{
     io::{IsTerminal, Read},
@@ -32,6 +33,8 @@ use how::{Ask, Batch, How};
 use report::Report;
 pub(crate) use report::source;
 
+pub(crate) use web::http;
+
 /// Packets of a live measurement to which no count is given: until Ctrl-C.
 const ENDLESS: u16 = u16::MAX;
 
@@ -48,7 +51,18 @@ pub(crate) fn ping(args: PingArgs) -> Result<Code> {
 }
 
 pub(crate) fn tcp(args: TcpArgs) -> Result<Code> {
-    packets(&PingSpec::tcp(args.port), &args.packets, args.measure)
+    if args.tls {
+        return web::tls(args);
+    }
+    let given = [
+        (args.secured.server_name.is_some(), "--server-name"),
+        (args.secured.insecure, "--insecure"),
+        (args.secured.ca_file.is_some(), "--ca-file"),
+    ];
+    if let Some((_, flag)) = given.iter().find(|(given, _)| *given) {
+        return Err(Exit::usage(format!("{flag}: is for --tls")).into());
+    }
+    packets(&PingSpec::tcp(args.port.unwrap_or(80)), &args.packets, args.measure)
 }
 
 pub(crate) fn dns(args: DnsArgs) -> Result<Code> {

@@ -3,7 +3,9 @@
 mod dns;
 mod echo;
 mod heartbeat;
+mod http;
 mod ping;
+mod tls;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -14,7 +16,9 @@ use crate::{id::ModuleType, name::canonical_type};
 pub use dns::{DnsCounts, DnsEdns, DnsFlags, DnsOutcome, DnsPhases, DnsRecord, DnsTls, DnsWrong};
 pub use echo::{EchoInput, EchoOutcome};
 pub use heartbeat::HostOutcome;
+pub use http::{HttpHop, HttpOutcome, HttpPhases};
 pub use ping::{PingOutcome, RttSummary};
+pub use tls::{CertificateOutcome, TlsOutcome};
 
 /// What the outcomes of every type have in common.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -129,6 +133,8 @@ outcomes! {
     Ping(PingOutcome), "ping" = "icmp" | "tcp";
     /// Of `dns`.
     Dns(DnsOutcome), "dns" = "dns";
+    /// Of `http`.
+    Http(HttpOutcome), "http" = "http";
 }
 
 /// What can be told of an outcome whose type is not known: the fields that it names as the others do. It counts as
@@ -182,7 +188,7 @@ mod tests {
 
     #[test]
     fn nothing_measured_has_a_reason() {
-        for name in ["icmp", "tcp", "dns", "acme"] {
+        for name in ["icmp", "tcp", "dns", "http", "acme"] {
             let outcome = Outcome::unmeasured(&kind(name), "t", 7, "no agent".to_owned());
             let head = outcome.head();
             assert_eq!((head.target, head.tmax_ms, head.error), ("t", 7, Some("no agent")), "{name}");

@@ -2,6 +2,8 @@
 
 mod confirm;
 
+mod mixed;
+
 use std::{
     collections::HashMap,
     num::NonZeroU32,
@@ -23,15 +25,21 @@ use confirm::Confirm;
 use crate::{
     Addressing, Done, Due, Job, JobContext, Module, Pace, PingSpec, Plan, Standing, convert,
     engine::{Engine, Shot},
+    flight::Measurer,
     live::Live,
     ping::{IcmpParams, Kind, Target, TcpParams, target},
     standing::resolve,
 };
 
+use super::secure::{Secure, asks_for_tls};
+use mixed::Mixed;
+
 /// One of the two types. Jobs and standing work have an engine each, so that neither delays the other.
 pub(super) struct Ping {
     kind: Kind,
     state: Mutex<State>,
+    /// Does the jobs of `tcp` that ask for TLS.
+    secured: Measurer<Secure>,
 }
 
 #[derive(Default)]
@@ -43,7 +51,11 @@ struct State {
 
 impl Ping {
     pub(super) fn new(kind: Kind) -> Self {
-        Self { kind, state: Mutex::default() }
+        Self { kind, state: Mutex::default(), secured: Measurer::new(Secure::default()) }
+    }
+
+    fn is_secured(&self, params: &Map<String, Value>) -> bool {
+        self.kind == Kind::Tcp && asks_for_tls(params)
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -82,6 +94,9 @@ impl Module for Ping {
     }
 
     fn check(&self, job: &Job) -> Result<(), Fault> {
+        if self.is_secured(&job.params) {
+            return self.secured.check(job);
+        }
         target(&job.target)?;
         self.kind.spec(&job.params).map(drop)
     }
@@ -106,6 +121,9 @@ impl Module for Ping {
     }
 
     async fn run(&self, job: Job, ctx: &JobContext) -> Result<Value, Fault> {
+        if self.is_secured(&job.params) {
+            return self.secured.run(job, ctx).await;
+        }
         let spec = self.kind.spec(&job.params)?;
         let asked = Instant::now();
         let mut resolve_ms = None;
@@ -141,14 +159,18 @@ impl Module for Ping {
 
     fn standing(&self) -> Result<Option<Box<dyn Standing>>, Fault> {
         let engine = Engine::start(self.kind, self.state().pace)?;
-        Ok(Some(Box::new(Rounds {
+        let rounds = Rounds {
             kind: self.kind,
             confirms: engine.has_flows(),
             engine,
             specs: Vec::new(),
             known: HashMap::new(),
             confirm: Confirm::default(),
-        })))
+        };
+        Ok(Some(match self.kind {
+            Kind::Icmp => Box::new(rounds),
+            Kind::Tcp => Box::new(Mixed::new(rounds)),
+        }))
     }
 }
 

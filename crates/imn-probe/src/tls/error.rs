@@ -161,6 +161,10 @@ impl Error {
                     format!("no trusted authority stands behind issuer {issuer:?}"),
                 )
             }
+            // Somebody else with the name of a trusted authority.
+            CertificateError::BadSignature if !chain.is_empty() => {
+                Self::new(Class::UnknownIssuer, "no trusted authority has signed the certificate")
+            }
             CertificateError::NotValidForName => {
                 Self::new(Class::WrongName, "the certificate is not for the name asked for")
             }

@@ -1,7 +1,9 @@
 //! RIPE Atlas JSON, as `ripe.atlas.sagan` reads it.
 
 mod dns;
+mod http;
 mod ping;
+mod sslcert;
 
 use std::io;
 
@@ -54,12 +56,32 @@ impl<'a> Common<'a> {
     }
 }
 
-pub(super) fn row(row: &Row) -> io::Result<String> {
+/// The results that a row comes to: two where a TLS handshake was made, which is a measurement of its own to Atlas.
+pub(super) fn row(row: &Row) -> io::Result<Vec<String>> {
+    let mut results = Vec::new();
     match &row.outcome {
-        Outcome::Ping(outcome) => ping::result(row, outcome),
-        Outcome::Dns(outcome) => dns::result(row, outcome),
-        outcome => Err(formless(Format::Atlas, outcome)),
+        Outcome::Ping(outcome) => {
+            results.push(ping::result(row, outcome)?);
+            if let Some(tls) = &outcome.tls {
+                results.push(sslcert::result(row, tls, outcome.port, outcome.rtt_ms.avg)?);
+            }
+        }
+        Outcome::Dns(outcome) => results.push(dns::result(row, outcome)?),
+        Outcome::Http(outcome) => {
+            results.push(http::result(row, outcome)?);
+            if let Some(tls) = &outcome.tls {
+                let connect_ms = outcome.hops.last().and_then(|hop| hop.phases_ms.connect);
+                results.push(sslcert::result(row, tls, outcome.port, connect_ms)?);
+            }
+        }
+        outcome => return Err(formless(Format::Atlas, outcome)),
     }
+    Ok(results)
+}
+
+/// The address measured from, where it is known.
+fn source(row: &Row) -> Option<String> {
+    row.source.map(|source| source.to_string())
 }
 
 /// A number for an agent that is the same in every run (FNV-1a, 31 bits), since Atlas names probes by numbers.

@@ -1,6 +1,7 @@
 //! CSV (RFC 4180): one measurement per line, its columns those of its type.
 
 mod dns;
+mod http;
 mod other;
 mod ping;
 
@@ -18,6 +19,7 @@ fn columns(outcome: &Outcome) -> &'static [&'static str] {
     match outcome {
         Outcome::Ping(_) => &ping::COLUMNS,
         Outcome::Dns(_) => &dns::COLUMNS,
+        Outcome::Http(_) => &http::COLUMNS,
         _ => &other::COLUMNS,
     }
 }
@@ -30,6 +32,7 @@ pub(super) fn row(out: &mut impl Write, row: &Row) -> io::Result<()> {
     let fields = match &row.outcome {
         Outcome::Ping(outcome) => ping::fields(outcome)?.to_vec(),
         Outcome::Dns(outcome) => dns::fields(outcome)?.to_vec(),
+        Outcome::Http(outcome) => http::fields(outcome)?.to_vec(),
         outcome => other::fields(outcome)?.to_vec(),
     };
     record(out, once(row.agent.clone().unwrap_or_default()).chain(fields))

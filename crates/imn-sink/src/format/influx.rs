@@ -1,6 +1,7 @@
 //! InfluxDB line protocol, under Telegraf's names where it has an input for the type.
 
 mod dns;
+mod http;
 mod other;
 mod ping;
 
@@ -11,12 +12,13 @@ use std::{
 
 use imn_contract::latest::Outcome;
 
-use super::{Row, Summary, time_us};
+use super::{Row, Summary, time_us, unix};
 
 pub(super) fn row(out: &mut impl Write, row: &Row) -> io::Result<()> {
     let line = match &row.outcome {
         Outcome::Ping(outcome) => ping::line(row, outcome),
         Outcome::Dns(outcome) => dns::line(row, outcome),
+        Outcome::Http(outcome) => http::line(row, outcome),
         outcome => other::line(row, outcome),
     };
     let time = time_us(&row.outcome.head()).map(|us| format!(" {us}000")).unwrap_or_default();

@@ -1,6 +1,7 @@
 //! Prometheus text exposition: blackbox_exporter's names where it has them, `imn_*` where it has none.
 
 mod dns;
+mod http;
 mod ping;
 
 use std::{
@@ -13,7 +14,7 @@ use std::{
 
 use imn_contract::latest::{Head, Outcome};
 
-use super::{Row, Summary, family, lost};
+use super::{Row, Summary, family, lost, unix};
 
 /// What blackbox_exporter's `/probe` would say of a measurement: its names, without labels for the target, which
 /// Prometheus adds; and ours.
@@ -79,6 +80,7 @@ impl Page {
         match &row.outcome {
             Outcome::Ping(outcome) => ping::add(&mut samples, outcome, lost(&head)),
             Outcome::Dns(outcome) => dns::add(&mut samples, outcome, lost(&head)),
+            Outcome::Http(outcome) => http::add(&mut samples, outcome),
             _ => {}
         }
     }

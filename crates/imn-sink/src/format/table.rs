@@ -1,6 +1,7 @@
 //! Columns for people, written row by row: widths are fixed before the first row is known.
 
 mod dns;
+mod http;
 mod other;
 mod ping;
 
@@ -9,7 +10,10 @@ use std::{
     io::{self, Write},
 };
 
-use imn_contract::{ModuleType, latest::Outcome};
+use imn_contract::{
+    ModuleType,
+    latest::{Outcome, TlsOutcome},
+};
 
 use super::Row;
 
@@ -47,6 +51,7 @@ fn line(outcome: &Outcome) -> Line {
     match outcome {
         Outcome::Ping(outcome) => ping::line(outcome),
         Outcome::Dns(outcome) => dns::line(outcome),
+        Outcome::Http(outcome) => http::line(outcome),
         outcome => other::line(outcome),
     }
 }
@@ -127,6 +132,16 @@ impl Layout {
         }
         writeln!(out, "{}", line.trim_end())
     }
+}
+
+/// A handshake in words: what was agreed, and until when the chain is good.
+fn tls(tls: &TlsOutcome) -> String {
+    let until = tls.expires.as_deref().and_then(|at| at.split('T').next()).unwrap_or("unknown");
+    let problem = match &tls.problem_text {
+        Some(words) => format!(", not verified: {words}"),
+        None => String::new(),
+    };
+    format!("{} {}, certificate until {until}{problem}", tls.version, tls.cipher)
 }
 
 /// Milliseconds, to the microsecond.

@@ -41,6 +41,7 @@ fn ping() -> PingOutcome {
         rtts_ms: vec![Some(10.5), Some(11.0), None, Some(11.5)],
         ttl: None,
         resolve_ms: None,
+        tls: None,
         timestamp_source: TimestampSource::Kernel,
         error_us: 12.5,
         tmax_ms: 1000,

@@ -8,7 +8,7 @@ use clap::{
 };
 use imn_sink::format::Format;
 
-use super::{ConnectArgs, tag};
+use super::{ConnectArgs, TlsArgs, tag};
 
 #[derive(Debug, Args)]
 pub(crate) struct PingArgs {
@@ -27,9 +27,14 @@ pub(crate) struct TcpArgs {
     pub(crate) measure: MeasureArgs,
     #[command(flatten)]
     pub(crate) packets: PacketArgs,
-    /// Port to connect to.
-    #[arg(short, long, default_value_t = 80, value_parser = clap::value_parser!(u16).range(1..))]
-    pub(crate) port: u16,
+    /// Port to connect to [default: 80; with --tls 443].
+    #[arg(short, long, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: Option<u16>,
+    /// Make a TLS handshake over each connection; it counts as answered once it is secured.
+    #[arg(long)]
+    pub(crate) tls: bool,
+    #[command(flatten)]
+    pub(crate) secured: TlsArgs,
 }
 
 /// Targets are the names to look up; the address of one is looked up the other way round.

@@ -128,6 +128,7 @@ pub(super) fn unmeasured(target: &str, spec: &PingSpec, error: Option<String>) -
         rtts_ms: Vec::new(),
         ttl: None,
         resolve_ms: None,
+        tls: None,
         timestamp_source: TimestampSource::User,
         error_us: 0.0,
         tmax_ms: spec.timeout.as_millis() as u64,

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Head, Typed};
+use super::{Head, TlsOutcome, Typed};
 use crate::v1::TimestampSource;
 
 /// Summary of the round-trip times of received packets, in milliseconds. Percentiles are nearest-rank and count a
@@ -72,6 +72,9 @@ pub struct PingOutcome {
     /// How long resolving the target's name took, in milliseconds; absent when it is an address or was not timed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolve_ms: Option<f64>,
+    /// The TLS handshake after the connection, where one was asked for: of the first that failed, or of the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsOutcome>,
     /// Where the timestamps come from.
     pub timestamp_source: TimestampSource,
     /// Bound of the systematic error of a round-trip time, in microseconds.
@@ -109,6 +112,7 @@ impl Typed for PingOutcome {
             rtts_ms: Vec::new(),
             ttl: None,
             resolve_ms: None,
+            tls: None,
             timestamp_source: TimestampSource::User,
             error_us: 0.0,
             tmax_ms,

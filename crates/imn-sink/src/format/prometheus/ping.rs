@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use imn_contract::latest::PingOutcome;
 
-use super::{Samples, seconds};
+use super::{Samples, http, seconds, unix};
 
 pub(super) fn label(samples: &mut Samples<'_>, outcome: &PingOutcome) {
     samples.label("protocol", &outcome.protocol);
@@ -58,6 +58,11 @@ pub(super) fn add(samples: &mut Samples<'_>, outcome: &PingOutcome, lost: u32) {
         "Mean of delay minus least delay (RFC 5481)",
         seconds(outcome.pdv_ms),
     );
+    if let Some(tls) = &outcome.tls {
+        let expires = tls.expires.as_deref().and_then(unix);
+        samples.plain("probe_ssl_earliest_cert_expiry", http::EARLIEST, expires);
+        http::tls(samples, tls);
+    }
     let tmax = Some(outcome.tmax_ms as f64 / 1e3);
     samples.plain("imn_ping_tmax_seconds", "How long answers were waited for", tmax);
 }

@@ -22,6 +22,7 @@ pub(super) fn line(outcome: &PingOutcome) -> Line {
         (outcome.late, "late"),
         (outcome.reordered, "reordered"),
     ];
+    let counted = counts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{what} {n}"));
     Line {
         columns: &COLUMNS,
         figures: vec![
@@ -34,7 +35,7 @@ pub(super) fn line(outcome: &PingOutcome) -> Line {
             ms(outcome.rtt_ms.max),
             ms(outcome.jitter_ms),
         ],
-        notes: counts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{what} {n}")).collect(),
+        notes: counted.chain(outcome.tls.as_ref().map(super::tls)).collect(),
         below: Vec::new(),
     }
 }
