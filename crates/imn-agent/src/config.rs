@@ -8,6 +8,9 @@ use serde_json::{Map, Value};
 
 use crate::scrape::Scraping;
 
+/// Where in the state directory the secrets of STAMP sessions are.
+const STAMP_KEYS: &str = "stamp-keys";
+
 /// Names and places of an agent, as its heartbeats carry them: they are its registration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
@@ -44,22 +47,23 @@ impl BuiltIn {
         Self { kind, instances: 1, standing, slots: None, config: Map::new() }
     }
 
-    /// The modules of the program as it is shipped: `icmp`, `tcp`, `dns`, `http`, `echo`, `faulty`, `heartbeat`, one
-    /// process each.
+    /// The modules of the program as it is shipped, one process each: `icmp`, `tcp`, `dns`, `http`, `stamp`,
+    /// `echo`, `faulty`, `heartbeat`.
     pub fn all() -> Vec<Self> {
         let types = [
             ("icmp", true),
             ("tcp", true),
             ("dns", true),
             ("http", true),
+            ("stamp", true),
             ("echo", false),
             ("faulty", false),
             ("heartbeat", true),
         ];
         types
-        .into_iter()
-        .filter_map(|(name, standing)| Some(Self::new(ModuleType::new(name).ok()?, standing)))
-        .collect()
+            .into_iter()
+            .filter_map(|(name, standing)| Some(Self::new(ModuleType::new(name).ok()?, standing)))
+            .collect()
     }
 }
 
@@ -156,7 +160,8 @@ pub struct Config {
     pub identity: Identity,
     /// Its connection; modules get the URL, and credentials of their own.
     pub nats: nats::Config,
-    /// Directory for everything that it keeps: `instances.json`, `assignments/`, `spool/`, `log/`.
+    /// Directory for everything that it keeps: `instances.json`, `assignments/`, `spool/`, `log/`,
+    /// and, written by people, `stamp-keys/`.
     pub state_dir: PathBuf,
     /// Directory of third-party modules, watched; need not exist.
     pub modules_dir: PathBuf,
@@ -188,6 +193,13 @@ impl Config {
         program: impl Into<PathBuf>,
     ) -> Self {
         let state_dir = state_dir.into();
+        let mut built_ins = BuiltIn::all();
+        for built_in in &mut built_ins {
+            if built_in.kind.as_str() == "stamp" {
+                let directory = state_dir.join(STAMP_KEYS).display().to_string();
+                built_in.config.insert("key_dir".to_owned(), Value::String(directory));
+            }
+        }
         Self {
             id,
             identity: Identity::default(),
@@ -195,7 +207,7 @@ impl Config {
             modules_dir: state_dir.join("modules.d"),
             state_dir,
             program: program.into(),
-            built_ins: BuiltIn::all(),
+            built_ins,
             credentials: ModuleCredentials::none(),
             listen: None,
             api_key: None,

@@ -8,7 +8,8 @@ use crate::{
         AgentControl, Announce, AssignmentFile, AssignmentMeta, AssignmentShard, Attempt, BatchColumns,
         ControlReply, DnsOutcome, EchoOutcome, Health, Heartbeat, HostOutcome, HttpOutcome, JobRequest, JobResult,
         JobView, LogLine, ModuleConfig, ModuleControl, PingOutcome, Progress, SimpleError, SimpleReply,
-        SimpleRequest, Submit, SubmitReply, Task, TaskReply, Watermark, WatermarkRequest,
+        SimpleRequest,
+        StampOutcome, Submit, SubmitReply, Task, TaskReply, Watermark, WatermarkRequest,
     },
 };
 
@@ -62,6 +63,7 @@ pub fn schemas() -> Vec<SchemaFile> {
     files.push(file("outcome-http", generator().into_root_schema_for::<HttpOutcome>()));
     files.push(file("outcome-echo", generator().into_root_schema_for::<EchoOutcome>()));
     files.push(file("outcome-heartbeat", generator().into_root_schema_for::<HostOutcome>()));
+    files.push(file("outcome-stamp", generator().into_root_schema_for::<StampOutcome>()));
     files
 }
 

@@ -22,9 +22,11 @@ pub use module::{
 };
 pub use outcome::{
     DnsCounts, DnsEdns, DnsFlags, DnsOutcome, DnsPhases, DnsRecord, DnsTls, DnsWrong, 
-    CertificateOutcome, EchoInput, EchoOutcome,
+    CertificateOutcome, 
+    EchoInput, EchoOutcome,
     Head, HostOutcome, HttpHop, HttpOutcome, HttpPhases, Outcome,
-    PingOutcome, RttSummary, TlsOutcome, Typed,
+    PingOutcome, RttSummary, TlsOutcome, StampClock, StampClocks,
+    StampDirection, StampOutcome, Typed,
 };
 
 pub(crate) const fn one() -> u32 {

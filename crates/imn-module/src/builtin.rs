@@ -8,6 +8,7 @@ mod http;
 mod ping;
 mod repeat;
 mod secure;
+mod stamp;
 
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use crate::{flight::Measurer, module::SharedModule, ping::Kind};
 pub(crate) use secure::SecureSpec;
 
 /// Types of the built-in modules.
-pub const KINDS: [&str; 7] = ["icmp", "tcp", "dns", "http", "echo", "faulty", "heartbeat"];
+pub const KINDS: [&str; 8] = ["icmp", "tcp", "dns", "http", "stamp", "echo", "faulty", "heartbeat"];
 
 /// The built-in module of a type or alias.
 pub fn builtin(kind: &str) -> Option<SharedModule> {
@@ -27,6 +28,7 @@ pub fn builtin(kind: &str) -> Option<SharedModule> {
         "tcp" => Arc::new(ping::Ping::new(Kind::Tcp)),
         "dns" => Arc::new(Measurer::new(dns::Dns::default())),
         "http" => Arc::new(Measurer::new(http::Http::default())),
+        "stamp" => Arc::new(Measurer::new(stamp::Stamp::default())),
         "echo" => Arc::new(echo::Echo),
         "faulty" => Arc::new(faulty::Faulty),
         "heartbeat" => Arc::new(heartbeat::HostHealth),
@@ -36,7 +38,7 @@ pub fn builtin(kind: &str) -> Option<SharedModule> {
 
 /// Whether the built-in module of a type can have standing work.
 pub fn has_standing(kind: &str) -> bool {
-    matches!(canonical_type(kind), "icmp" | "tcp" | "dns" | "http" | "heartbeat")
+    matches!(canonical_type(kind), "icmp" | "tcp" | "dns" | "http" | "stamp" | "heartbeat")
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ mod sample;
 pub(crate) mod secure;
 mod tls;
 
+pub(crate) mod stamp;
+
 use std::{io, net::IpAddr, time::Duration};
 
 use imn_contract::latest::{PingOutcome, Round, RttSummary, TimestampSource};
@@ -227,11 +229,16 @@ fn error(outcome: &Outcome, packets: &[Packet]) -> Option<String> {
     if outcome.cancelled {
         return Some("cancelled before it was complete".to_owned());
     }
+    trouble(outcome.target, packets)
+}
+
+/// [`error`] of a measurement that ran to its end.
+fn trouble(target: IpAddr, packets: &[Packet]) -> Option<String> {
     for packet in packets {
         match packet.fate {
             Fate::Unreachable { from, kind, code } => return Some(unreachable(from, kind, code)),
-            Fate::Refused { .. } => return Some(format!("connection refused by {}", outcome.target)),
-            Fate::Reset { .. } => return Some(format!("connection reset by {}", outcome.target)),
+            Fate::Refused { .. } => return Some(format!("connection refused by {target}")),
+            Fate::Reset { .. } => return Some(format!("connection reset by {target}")),
             Fate::NotSent { errno } => {
                 return Some(format!("not sent: {}", io::Error::from_raw_os_error(errno)));
             }

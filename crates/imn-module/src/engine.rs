@@ -5,6 +5,7 @@ use std::{net::IpAddr, num::NonZeroU32, time::Duration};
 use crossbeam_channel::Receiver;
 use imn_contract::{ErrorCode, Fault};
 use imn_probe::{Batch, Event, SubmitError, Timestamp, icmp, tcp};
+use serde_json::{Map, Value};
 
 use crate::ping::{Kind, PingSpec, Protocol};
 
@@ -21,6 +22,22 @@ impl Default for Pace {
     /// 20,000 packets per second, 200 to one prefix.
     fn default() -> Self {
         Self { rate: NonZeroU32::new(20_000), prefix_rate: NonZeroU32::new(200) }
+    }
+}
+
+impl Pace {
+    /// Reads `rate` and `prefix_rate` of a module's configuration: packets per second, 0 for unlimited.
+    pub(crate) fn of(config: &Map<String, Value>) -> Result<Self, Fault> {
+        let mut pace = Self::default();
+        for (name, slot) in [("rate", &mut pace.rate), ("prefix_rate", &mut pace.prefix_rate)] {
+            if let Some(value) = config.get(name) {
+                let rate = value.as_u64().and_then(|rate| u32::try_from(rate).ok());
+                let wrong =
+                    || Fault::invalid(format!("config.{name}"), "use packets per second, 0 for unlimited");
+                *slot = NonZeroU32::new(rate.ok_or_else(wrong)?);
+            }
+        }
+        Ok(pace)
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A module is a process of its own that does one kind of measurement. Whoever writes one implements [`Module`] and
 //! calls [`run`]; `examples/hello_module.rs` is a whole one. Continuous rounds are an opt-in, [`Standing`]. The
-//! built-in modules `icmp`, `tcp`, `dns`, `http`, `echo`, `faulty` and `heartbeat` use the same interface and nothing else.
+//! built-in modules `icmp`, `tcp`, `dns`, `http`, `stamp`, `echo`, `faulty` and `heartbeat` use the same interface and nothing else.
 //! A type whose measurement is one future implements [`flight::Measure`] and gets jobs and standing work from it.
 //! [`local`] measures without any network of modules, through the same engines and the same conversion.
 //!
@@ -29,6 +29,7 @@ mod ping;
 mod process;
 mod run;
 mod service;
+mod stamp;
 mod standing;
 
 pub use async_trait::async_trait;
@@ -40,4 +41,5 @@ pub use imn_contract::{Fault, latest::ProgressKind};
 pub use module::{Job, Module, SharedModule};
 pub use ping::{PingSpec, Protocol};
 pub use run::{run, run_builtin};
+pub use stamp::clock_quality;
 pub use standing::{Addressing, Done, Due, Family, Plan, Standing};

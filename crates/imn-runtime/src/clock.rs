@@ -116,6 +116,26 @@ pub fn state() -> ClockState {
     }
 }
 
+/// What one-way delays need to know of this host's clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Quality {
+    /// A time service keeps it synchronized to UTC.
+    pub synced: bool,
+    /// Bound of its distance from UTC (`maxerror` of `adjtimex`); none unless it is synchronized.
+    pub error: Option<Duration>,
+    /// Seconds that atomic time is ahead of UTC; 0 where nobody has told the kernel.
+    pub tai_offset: i32,
+}
+
+/// See [`Quality`].
+pub fn quality() -> Quality {
+    sys::read().map_or_else(Quality::default, |kernel| Quality {
+        synced: kernel.synced,
+        error: u64::try_from(kernel.error_us).ok().filter(|_| kernel.synced).map(Duration::from_micros),
+        tai_offset: kernel.tai_offset,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,6 +12,7 @@ mod exit;
 mod job;
 mod manage;
 mod measure;
+mod reflect;
 mod role;
 mod settings;
 mod sys;
@@ -47,6 +48,8 @@ fn main() -> std::process::ExitCode {
         Command::Tcp(args) => measure::tcp(args),
         Command::Dns(args) => measure::dns(args),
         Command::Http(args) => measure::http(args),
+        Command::Stamp(cli::StampVerb::Send(args)) => measure::stamp(*args),
+        Command::Stamp(cli::StampVerb::Reflect(args)) => reflect::main(&args),
         Command::Measure(args) => measure::any(args),
         Command::Probe(args) => role::probe::main(args),
         Command::Target(verb) => manage::target::main(verb),

@@ -10,6 +10,7 @@ mod local;
 mod partial;
 mod remote;
 mod report;
+mod stamp;
 mod view;
 mod web;
 
@@ -34,6 +35,8 @@ use report::Report;
 pub(crate) use report::source;
 
 pub(crate) use web::http;
+
+pub(crate) use stamp::stamp;
 
 /// Packets of a live measurement to which no count is given: until Ctrl-C.
 const ENDLESS: u16 = u16::MAX;

@@ -6,6 +6,7 @@ mod heartbeat;
 mod http;
 mod ping;
 mod tls;
+mod stamp;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -19,6 +20,7 @@ pub use heartbeat::HostOutcome;
 pub use http::{HttpHop, HttpOutcome, HttpPhases};
 pub use ping::{PingOutcome, RttSummary};
 pub use tls::{CertificateOutcome, TlsOutcome};
+pub use stamp::{StampClock, StampClocks, StampDirection, StampOutcome};
 
 /// What the outcomes of every type have in common.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -135,6 +137,8 @@ outcomes! {
     Dns(DnsOutcome), "dns" = "dns";
     /// Of `http`.
     Http(HttpOutcome), "http" = "http";
+    /// Of `stamp`.
+    Stamp(StampOutcome), "stamp" = "stamp";
 }
 
 /// What can be told of an outcome whose type is not known: the fields that it names as the others do. It counts as

@@ -6,7 +6,6 @@ mod mixed;
 
 use std::{
     collections::HashMap,
-    num::NonZeroU32,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -103,15 +102,7 @@ impl Module for Ping {
 
     /// `rate` and `prefix_rate`, in packets per second, 0 for unlimited; in force for engines started later.
     fn configure(&self, config: &Map<String, Value>) -> Result<(), Fault> {
-        let mut pace = Pace::default();
-        for (name, slot) in [("rate", &mut pace.rate), ("prefix_rate", &mut pace.prefix_rate)] {
-            if let Some(value) = config.get(name) {
-                let rate = value.as_u64().and_then(|rate| u32::try_from(rate).ok());
-                let wrong =
-                    || Fault::invalid(format!("config.{name}"), "use packets per second, 0 for unlimited");
-                *slot = NonZeroU32::new(rate.ok_or_else(wrong)?);
-            }
-        }
+        let pace = Pace::of(config)?;
         let mut state = self.state();
         if state.pace != pace {
             state.pace = pace;

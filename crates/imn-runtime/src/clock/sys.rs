@@ -8,6 +8,10 @@ pub(super) struct Kernel {
     pub(super) offset_ns: i64,
     /// Whether somebody keeps it synchronized.
     pub(super) synced: bool,
+    /// Bound of its error, in microseconds.
+    pub(super) error_us: i64,
+    /// Seconds that atomic time is ahead of UTC; 0 where nobody has told the kernel.
+    pub(super) tai_offset: i32,
 }
 
 /// Reads the state of the kernel's clock discipline; `None` when the kernel refuses.
@@ -22,5 +26,10 @@ pub(super) fn read() -> Option<Kernel> {
     }
     let unit_ns = if timex.status & libc::STA_NANO == 0 { 1_000 } else { 1 };
     let synced = state != libc::TIME_ERROR && timex.status & libc::STA_UNSYNC == 0;
-    Some(Kernel { offset_ns: timex.offset * unit_ns, synced })
+    Some(Kernel {
+        offset_ns: timex.offset * unit_ns,
+        synced,
+        error_us: timex.maxerror,
+        tai_offset: timex.tai,
+    })
 }

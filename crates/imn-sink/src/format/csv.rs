@@ -4,6 +4,7 @@ mod dns;
 mod http;
 mod other;
 mod ping;
+mod stamp;
 
 use std::{
     io::{self, Write},
@@ -20,6 +21,7 @@ fn columns(outcome: &Outcome) -> &'static [&'static str] {
         Outcome::Ping(_) => &ping::COLUMNS,
         Outcome::Dns(_) => &dns::COLUMNS,
         Outcome::Http(_) => &http::COLUMNS,
+        Outcome::Stamp(_) => &stamp::COLUMNS,
         _ => &other::COLUMNS,
     }
 }
@@ -33,6 +35,7 @@ pub(super) fn row(out: &mut impl Write, row: &Row) -> io::Result<()> {
         Outcome::Ping(outcome) => ping::fields(outcome)?.to_vec(),
         Outcome::Dns(outcome) => dns::fields(outcome)?.to_vec(),
         Outcome::Http(outcome) => http::fields(outcome)?.to_vec(),
+        Outcome::Stamp(outcome) => stamp::fields(outcome)?,
         outcome => other::fields(outcome)?.to_vec(),
     };
     record(out, once(row.agent.clone().unwrap_or_default()).chain(fields))

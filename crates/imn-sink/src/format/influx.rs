@@ -4,6 +4,7 @@ mod dns;
 mod http;
 mod other;
 mod ping;
+mod stamp;
 
 use std::{
     fmt::Write as _,
@@ -19,6 +20,7 @@ pub(super) fn row(out: &mut impl Write, row: &Row) -> io::Result<()> {
         Outcome::Ping(outcome) => ping::line(row, outcome),
         Outcome::Dns(outcome) => dns::line(row, outcome),
         Outcome::Http(outcome) => http::line(row, outcome),
+        Outcome::Stamp(outcome) => stamp::line(row, outcome),
         outcome => other::line(row, outcome),
     };
     let time = time_us(&row.outcome.head()).map(|us| format!(" {us}000")).unwrap_or_default();

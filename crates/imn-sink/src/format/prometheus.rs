@@ -3,6 +3,7 @@
 mod dns;
 mod http;
 mod ping;
+mod stamp;
 
 use std::{
     borrow::Cow,
@@ -62,6 +63,7 @@ impl Page {
         match &row.outcome {
             Outcome::Ping(outcome) => ping::label(&mut samples, outcome),
             Outcome::Dns(outcome) => dns::label(&mut samples, outcome),
+            Outcome::Stamp(outcome) => stamp::label(&mut samples, outcome),
             _ => {}
         }
         let success = Some(f64::from(u8::from(head.success)));
@@ -80,6 +82,7 @@ impl Page {
         match &row.outcome {
             Outcome::Ping(outcome) => ping::add(&mut samples, outcome, lost(&head)),
             Outcome::Dns(outcome) => dns::add(&mut samples, outcome, lost(&head)),
+            Outcome::Stamp(outcome) => stamp::add(&mut samples, outcome, lost(&head)),
             Outcome::Http(outcome) => http::add(&mut samples, outcome),
             _ => {}
         }

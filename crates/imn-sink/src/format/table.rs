@@ -4,6 +4,7 @@ mod dns;
 mod http;
 mod other;
 mod ping;
+mod stamp;
 
 use std::{
     fmt::Write as _,
@@ -52,6 +53,7 @@ fn line(outcome: &Outcome) -> Line {
         Outcome::Ping(outcome) => ping::line(outcome),
         Outcome::Dns(outcome) => dns::line(outcome),
         Outcome::Http(outcome) => http::line(outcome),
+        Outcome::Stamp(outcome) => stamp::line(outcome),
         outcome => other::line(outcome),
     }
 }

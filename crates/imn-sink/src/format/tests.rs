@@ -1,4 +1,6 @@
-use imn_contract::latest::{PingOutcome, RttSummary, TimestampSource};
+use imn_contract::latest::{
+    PingOutcome, RttSummary, StampClock, StampClocks, StampDirection, StampOutcome, TimestampSource, Typed,
+};
 use serde_json::{Value, json};
 
 use super::*;
@@ -47,6 +49,81 @@ fn ping() -> PingOutcome {
         tmax_ms: 1000,
         time: Some("2026-11-20T08:00:00.000001Z".to_owned()),
         error: None,
+    }
+}
+
+fn stamp() -> StampOutcome {
+    let way = |least: f64, lost| StampDirection {
+        delay_ms: RttSummary {
+            min: Some(least),
+            avg: Some(least + 0.5),
+            max: Some(least + 1.0),
+            stddev: Some(0.7),
+            p50: Some(least),
+            p95: None,
+        },
+        ipdv_ms: Some(1.0),
+        pdv_ms: Some(0.5),
+        sent: Some(4),
+        lost: Some(lost),
+        loss_pct: Some(f64::from(lost) * 25.0),
+        duplicates: Some(0),
+        reordered: Some(0),
+        ttl: Some(254),
+        delays_ms: vec![Some(least), None, None, Some(least + 1.0)],
+    };
+    StampOutcome {
+        address: Some("192.0.2.1".to_owned()),
+        port: 862,
+        mode: "authenticated".to_owned(),
+        size: 112,
+        ssid: Some(7),
+        ssid_returned: Some(true),
+        sent: 4,
+        received: 2,
+        loss_pct: Some(50.0),
+        rtt_ms: ping().rtt_ms,
+        ipdv_ms: Some(0.5),
+        pdv_ms: Some(0.5),
+        jitter_ms: Some(0.5),
+        late: 1,
+        corrupted: 2,
+        residence_ms: Some(0.05),
+        forward: way(-2.0, 1),
+        backward: way(12.5, 0),
+        unattributed: Some(0),
+        clock: StampClocks {
+            synced: true,
+            error_us: Some(1310.5),
+            local: StampClock { synced: true, error_us: Some(1000.0) },
+            remote: Some(StampClock { synced: true, error_us: Some(300.5) }),
+        },
+        rtts_ms: vec![Some(10.5), None, None, Some(11.5)],
+        timestamp_source: TimestampSource::Kernel,
+        error_us: 10.0,
+        time: Some("2026-11-20T08:00:00.000001Z".to_owned()),
+        error: None,
+        ..StampOutcome::unmeasured("far.example.net", 1000, String::new())
+    }
+}
+
+/// Nothing of a direction is known where the reflector does not count.
+fn stateless() -> StampOutcome {
+    let unknown = |way: StampDirection| StampDirection {
+        sent: None,
+        lost: None,
+        loss_pct: None,
+        duplicates: None,
+        reordered: None,
+        ..way
+    };
+    let whole = stamp();
+    StampOutcome {
+        forward: unknown(whole.forward),
+        backward: unknown(whole.backward),
+        unattributed: None,
+        clock: StampClocks { remote: Some(StampClock::default()), ..StampClocks::default() },
+        ..stamp()
     }
 }
 
@@ -104,6 +181,20 @@ fn measurements_in_every_format() {
         let rows = if format == Format::Atlas { &rows[..1] } else { &rows[..] };
         insta::assert_snapshot!(format.name(), written(format, rows, true));
     }
+}
+
+#[test]
+fn stamp_in_every_format_but_atlas() {
+    let nothing = StampOutcome::unmeasured("nowhere.example.net", 1000, "resolve: no such name".to_owned());
+    let rows = [stamp(), stateless(), nothing].map(Row::new);
+    let kind = imn_contract::ModuleType::new("stamp").unwrap();
+    let all: Vec<String> = Format::ALL
+        .into_iter()
+        .filter(|format| format.admits(&kind))
+        .map(|format| format!("-- {format}\n{}", written(format, &rows, false)))
+        .collect();
+    assert_eq!(all.len(), 6, "neither atlas nor mtr-json");
+    insta::assert_snapshot!(all.join(""));
 }
 
 #[test]

@@ -24,6 +24,7 @@ const SIGNS: usize = 1024;
 pub(super) async fn run(work: &Work, ask: &Ask, mut report: Report) -> Result<Code> {
     let mut signals = Signals::listen()?;
     let worker = Worker::new(ask.kind.as_str()).map_err(|fault| failed(&fault, ask.flag))?;
+    worker.configure(&ask.config).map_err(|fault| failed(&fault, ask.flag))?;
     for target in &work.targets {
         worker.check(target, &ask.params).map_err(|fault| failed(&fault, ask.flag))?;
     }

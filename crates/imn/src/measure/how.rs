@@ -32,6 +32,8 @@ pub(super) struct Batch {
 pub(super) struct Ask {
     pub(super) kind: ModuleType,
     pub(super) params: Map<String, Value>,
+    /// Configuration of the module, where it measures in this process.
+    pub(super) config: Map<String, Value>,
     /// The longest that one target takes.
     pub(super) takes: Duration,
     /// How long each answer is waited for.
@@ -46,7 +48,7 @@ impl Ask {
     /// A measurement of a type that takes no longer than this, with no parameters yet.
     pub(super) fn new(kind: &str, takes: Duration) -> Result<Self> {
         let kind = ModuleType::new(canonical_type(kind)).map_err(|error| Exit::usage(error.to_string()))?;
-        Ok(Self { kind, params: Map::new(), takes, tmax: takes, rate: None, flag: "--" })
+        Ok(Self { kind, params: Map::new(), config: Map::new(), takes, tmax: takes, rate: None, flag: "--" })
     }
 }
 
