@@ -37,6 +37,10 @@ const TESTING: &[Package] = &[
     Package { name: "openssl", tells: &["/usr/bin/openssl"] },
     Package { name: "nginx-light", tells: &["/usr/sbin/nginx"] },
     Package { name: "openssl", tells: &["/usr/bin/openssl"] },
+    // BGP daemons of a laboratory, and a reader of their files that is not ours.
+    Package { name: "gobgpd", tells: &["/usr/bin/gobgpd"] },
+    Package { name: "bird2", tells: &["/usr/sbin/bird"] },
+    Package { name: "bgpdump", tells: &["/usr/bin/bgpdump"] },
 ];
 
 const BENCHING: &[Package] = &[

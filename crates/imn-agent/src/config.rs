@@ -47,7 +47,7 @@ impl BuiltIn {
         Self { kind, instances: 1, standing, slots: None, config: Map::new() }
     }
 
-    /// The modules of the program as it is shipped, one process each: `icmp`, `tcp`, `dns`, `http`, `stamp`,
+    /// The modules of the program as it is shipped, one process each: `icmp`, `tcp`, `dns`, `http`, `stamp`, `bgp`,
     /// `echo`, `faulty`, `heartbeat`.
     pub fn all() -> Vec<Self> {
         let types = [
@@ -56,6 +56,7 @@ impl BuiltIn {
             ("dns", true),
             ("http", true),
             ("stamp", true),
+            ("bgp", true),
             ("echo", false),
             ("faulty", false),
             ("heartbeat", true),

@@ -6,7 +6,7 @@ use crate::{
     codec::Message,
     v1::{
         AgentControl, Announce, AssignmentFile, AssignmentMeta, AssignmentShard, Attempt, BatchColumns,
-        ControlReply, DnsOutcome, EchoOutcome, Health, Heartbeat, HostOutcome, HttpOutcome, JobRequest, JobResult,
+        BgpOutcome, ControlReply, DnsOutcome, EchoOutcome, Health, Heartbeat, HostOutcome, HttpOutcome, JobRequest, JobResult,
         JobView, LogLine, ModuleConfig, ModuleControl, PingOutcome, Progress, SimpleError, SimpleReply,
         SimpleRequest,
         StampOutcome, Submit, SubmitReply, Task, TaskReply, Watermark, WatermarkRequest,
@@ -58,6 +58,7 @@ pub fn schemas() -> Vec<SchemaFile> {
         Watermark,
         WatermarkRequest,
     );
+    files.push(file("outcome-bgp", generator().into_root_schema_for::<BgpOutcome>()));
     files.push(file("outcome-ping", generator().into_root_schema_for::<PingOutcome>()));
     files.push(file("outcome-dns", generator().into_root_schema_for::<DnsOutcome>()));
     files.push(file("outcome-http", generator().into_root_schema_for::<HttpOutcome>()));

@@ -23,8 +23,10 @@ pub use module::{
 pub use outcome::{
     DnsCounts, DnsEdns, DnsFlags, DnsOutcome, DnsPhases, DnsRecord, DnsTls, DnsWrong, 
     CertificateOutcome, 
-    EchoInput, EchoOutcome,
-    Head, HostOutcome, HttpHop, HttpOutcome, HttpPhases, Outcome,
+    
+    BgpOrigin, BgpOutcome, BgpPath, BgpSession, BgpUpdate, EchoInput, EchoOutcome,
+    Head, HostOutcome,
+    HttpHop, HttpOutcome, HttpPhases, Outcome,
     PingOutcome, RttSummary, TlsOutcome, StampClock, StampClocks,
     StampDirection, StampOutcome, Typed,
 };

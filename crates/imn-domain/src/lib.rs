@@ -6,6 +6,7 @@
 mod address;
 mod agent;
 mod assign;
+pub mod bgp;
 mod consensus;
 mod filter;
 mod job;

@@ -1,6 +1,7 @@
 //! The modules that come with the product.
 
 pub(crate) mod dns;
+mod bgp;
 mod echo;
 mod faulty;
 mod heartbeat;
@@ -19,7 +20,7 @@ use crate::{flight::Measurer, module::SharedModule, ping::Kind};
 pub(crate) use secure::SecureSpec;
 
 /// Types of the built-in modules.
-pub const KINDS: [&str; 8] = ["icmp", "tcp", "dns", "http", "stamp", "echo", "faulty", "heartbeat"];
+pub const KINDS: [&str; 9] = ["icmp", "tcp", "dns", "http", "stamp", "bgp", "echo", "faulty", "heartbeat"];
 
 /// The built-in module of a type or alias.
 pub fn builtin(kind: &str) -> Option<SharedModule> {
@@ -29,6 +30,7 @@ pub fn builtin(kind: &str) -> Option<SharedModule> {
         "dns" => Arc::new(Measurer::new(dns::Dns::default())),
         "http" => Arc::new(Measurer::new(http::Http::default())),
         "stamp" => Arc::new(Measurer::new(stamp::Stamp::default())),
+        "bgp" => Arc::new(Measurer::new(bgp::Bgp::default())),
         "echo" => Arc::new(echo::Echo),
         "faulty" => Arc::new(faulty::Faulty),
         "heartbeat" => Arc::new(heartbeat::HostHealth),
@@ -38,7 +40,7 @@ pub fn builtin(kind: &str) -> Option<SharedModule> {
 
 /// Whether the built-in module of a type can have standing work.
 pub fn has_standing(kind: &str) -> bool {
-    matches!(canonical_type(kind), "icmp" | "tcp" | "dns" | "http" | "stamp" | "heartbeat")
+    matches!(canonical_type(kind), "icmp" | "tcp" | "dns" | "http" | "stamp" | "heartbeat" | "bgp")
 }
 
 #[cfg(test)]

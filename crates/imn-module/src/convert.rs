@@ -9,6 +9,8 @@ mod tls;
 
 pub(crate) mod stamp;
 
+pub(crate) mod bgp;
+
 use std::{io, net::IpAddr, time::Duration};
 
 use imn_contract::latest::{PingOutcome, Round, RttSummary, TimestampSource};

@@ -10,6 +10,7 @@
 //! any judgement of results, and per-round tasks: standing work is one thread however many targets there are.
 
 mod announce;
+mod bgp;
 mod builtin;
 mod config;
 mod context;
@@ -33,6 +34,7 @@ mod stamp;
 mod standing;
 
 pub use async_trait::async_trait;
+pub use bgp::{BgpFollow, BgpNews, BgpSource};
 pub use builtin::{KINDS, builtin, has_standing};
 pub use context::{JobContext, Sign};
 pub use engine::Pace;

@@ -5,7 +5,7 @@
 //! lost, unknown (this host may have lost it), unreachable (and who said so), late, duplicate, reordered, from the
 //! wrong source, corrupted.
 //!
-//! [`dial`], [`tls`] and [`http`] speak over a connection: one measurement is one future, which its caller owns
+//! [`bgp`] reads what routers tell each other. [`dial`], [`tls`] and [`http`] speak over a connection: one measurement is one future, which its caller owns
 //! and polls; nothing is spawned.
 //!
 //! What is deliberately absent: schedules (the caller knows what is due), retries (a probe that is repeated is a
@@ -20,6 +20,7 @@ mod pace;
 mod sys;
 mod wheel;
 
+pub mod bgp;
 pub mod dial;
 pub mod dns;
 pub mod http;

@@ -3,6 +3,7 @@
 mod agents;
 mod audit;
 mod auth;
+mod bgp;
 mod column;
 mod decode;
 mod document;
@@ -91,6 +92,7 @@ fn guarded() -> OpenApiRouter<Api> {
         .merge(targets::routes())
         .merge(import::routes())
         .merge(observed::routes())
+        .merge(bgp::routes())
         .merge(watch::routes())
         .merge(tiers::routes())
         .merge(agents::routes())

@@ -6,8 +6,8 @@ use imn_runtime::{nats::Client, task::Stop};
 use imn_store::{Catalog, Results};
 
 use crate::{
-    assign::Assigner, config::Config, jobs::Desk, live::Hub, metrics::Metrics, readiness::Readiness,
-    registry::Registry, status::Board,
+    assign::Assigner, bgp::Routing, config::Config, jobs::Desk, live::Hub, metrics::Metrics,
+    readiness::Readiness, registry::Registry, status::Board,
 };
 
 /// The server's parts; cheap to clone.
@@ -27,6 +27,8 @@ pub(crate) struct Context {
     pub(crate) board: Board,
     /// Committed rounds, results and transitions as they happen.
     pub(crate) live: Hub,
+    /// What updates of BGP mean for prefixes.
+    pub(crate) routing: Routing,
     /// Agents and module instances.
     pub(crate) registry: Registry,
     /// To be poked when targets, tiers or agents were changed.

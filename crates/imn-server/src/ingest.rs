@@ -215,6 +215,7 @@ async fn show(context: &Context, committed: &[Arc<Batch>]) {
         context.live.tell(Event::Rounds(Arc::new(rows)));
     }
     record(context, changes).await;
+    crate::bgp::judge(context, &rounds, now).await;
 }
 
 /// Stores transitions, and tells of them.

@@ -8,6 +8,7 @@
 
 mod api;
 mod assign;
+mod bgp;
 mod clock;
 mod config;
 mod context;

@@ -18,6 +18,8 @@ pub(crate) enum Event {
     Result(Arc<JobResult>),
     /// Targets changed their monitoring state.
     States(Arc<Vec<StateChange>>),
+    /// Findings about prefixes opened, became worse, or ended.
+    Routing(Arc<Vec<crate::bgp::Found>>),
 }
 
 impl Event {
@@ -26,6 +28,7 @@ impl Event {
             Self::Rounds(rounds) => rounds.len() as u64,
             Self::Result(_) => 1,
             Self::States(changes) => changes.len() as u64,
+            Self::Routing(found) => found.len() as u64,
         }
     }
 }

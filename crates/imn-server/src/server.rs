@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use crate::{
     api,
     assign::{self, Assigner, Publisher},
+    bgp::Routing,
     clock::now_us,
     config::Config,
     context::Context,
@@ -120,6 +121,7 @@ impl Server {
             jobs: desk.clone(),
             board,
             live: hub,
+            routing: Routing::default(),
             registry,
             assign: assigner,
             readiness: readiness.clone(),

@@ -12,6 +12,7 @@ mod mtr;
 mod prometheus;
 mod summary;
 mod table;
+pub mod update;
 
 use std::{
     fmt,

@@ -5,6 +5,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is what a command line does")]
 
+mod bgp;
 mod cli;
 mod client;
 mod docs;
@@ -50,6 +51,7 @@ fn main() -> std::process::ExitCode {
         Command::Http(args) => measure::http(args),
         Command::Stamp(cli::StampVerb::Send(args)) => measure::stamp(*args),
         Command::Stamp(cli::StampVerb::Reflect(args)) => reflect::main(&args),
+        Command::Bgp(verb) => bgp::main(verb),
         Command::Measure(args) => measure::any(args),
         Command::Probe(args) => role::probe::main(args),
         Command::Target(verb) => manage::target::main(verb),

@@ -36,7 +36,7 @@ fn everything_can_be_done_from_the_command_line() {
     wait_until("the agent's modules to be ready", WITHIN, || {
         let modules = json(&network, "module list");
         let ready = modules.as_array()?.iter().filter(|module| module["state"] == "ready").count();
-        (ready == 5).then_some(())
+        (ready == imn_module::KINDS.len()).then_some(())
     })
     .unwrap();
 

@@ -1,6 +1,7 @@
 //! Outcomes of measurements: what a module found, a file for each type.
 
 mod dns;
+mod bgp;
 mod echo;
 mod heartbeat;
 mod http;
@@ -15,6 +16,7 @@ use super::TimestampSource;
 use crate::{id::ModuleType, name::canonical_type};
 
 pub use dns::{DnsCounts, DnsEdns, DnsFlags, DnsOutcome, DnsPhases, DnsRecord, DnsTls, DnsWrong};
+pub use bgp::{BgpOrigin, BgpOutcome, BgpPath, BgpSession, BgpUpdate};
 pub use echo::{EchoInput, EchoOutcome};
 pub use heartbeat::HostOutcome;
 pub use http::{HttpHop, HttpOutcome, HttpPhases};
@@ -139,6 +141,8 @@ outcomes! {
     Http(HttpOutcome), "http" = "http";
     /// Of `stamp`.
     Stamp(StampOutcome), "stamp" = "stamp";
+    /// Of `bgp`.
+    Bgp(BgpOutcome), "bgp" = "bgp";
 }
 
 /// What can be told of an outcome whose type is not known: the fields that it names as the others do. It counts as

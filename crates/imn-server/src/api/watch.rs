@@ -14,6 +14,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Api,
+    bgp::BgpFinding,
     decode::{Key, Query},
     observed::StateTransition,
     problem::Problem,
@@ -55,7 +56,8 @@ pub(crate) fn routes() -> OpenApiRouter<Api> {
 
 /// Watch a target's rounds as they are committed
 ///
-/// Server-sent events: `round` and `state` with the same objects as `/results` and `/state-history`, `dropped` with
+/// Server-sent events: `round` and `state` with the same objects as `/results` and `/state-history`, `bgp` with
+/// findings as `/bgp` has them, `dropped` with
 /// the number of events missed by a slow reader. The stream ends when the server stops.
 #[utoipa::path(get, path = "/api/v1/targets/{id}/live", tag = "targets", operation_id = "watch_target",
     params(("id" = String, Path, description = "Its id or its address, percent-encoded")),
@@ -71,7 +73,7 @@ async fn of_target(
 
 /// Watch all rounds, transitions and results of jobs
 ///
-/// Server-sent events: `round`, `state`, `result` (as on `mmn.jobs.result.{job}`) and `dropped`.
+/// Server-sent events: `round`, `state`, `bgp`, `result` (as on `mmn.jobs.result.{job}`) and `dropped`.
 #[utoipa::path(get, path = "/api/v1/live", tag = "live", operation_id = "watch", params(LiveQuery),
     responses((status = 200, description = "The events", body = String, content_type = "text/event-stream")))]
 async fn of_all(
@@ -109,6 +111,11 @@ fn written(item: Item, only: Option<&TargetId>) -> Vec<Sse> {
             .iter()
             .filter(|change| wanted(&change.target))
             .filter_map(|change| event("state", &StateTransition::from(change.clone())))
+            .collect(),
+        Item::Event(Event::Routing(found)) => found
+            .iter()
+            .filter(|found| wanted(&found.target))
+            .filter_map(|found| event("bgp", &BgpFinding::from(found)))
             .collect(),
         Item::Event(Event::Result(result)) if only.is_none() => {
             event("result", &*result).into_iter().collect()

@@ -163,6 +163,6 @@ fn rounded(value: f64) -> String {
 }
 
 /// Texts of others do not steer the terminal.
-fn plain(text: &str) -> String {
+pub(super) fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
