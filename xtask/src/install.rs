@@ -26,39 +26,45 @@ const RUNNING: &[Package] = &[
 const TESTING: &[Package] = &[
     Package { name: "postgresql", tells: &["/usr/lib/postgresql"] },
     Package { name: "iproute2", tells: &["/usr/sbin/ip", "/sbin/ip", "/bin/ip"] },
-    Package { name: "fping", tells: &["/usr/bin/fping"] },
     Package { name: "tshark", tells: &["/usr/bin/tshark"] },
     Package { name: "iputils-ping", tells: &["/usr/bin/ping", "/bin/ping"] },
-    Package { name: "curl", tells: &["/usr/bin/curl"] },
     // With promtool.
     Package { name: "prometheus", tells: &["/usr/bin/prometheus"] },
-    Package { name: "bind9", tells: &["/usr/sbin/named"] },
-    Package { name: "bind9-dnsutils", tells: &["/usr/bin/dig"] },
-    Package { name: "openssl", tells: &["/usr/bin/openssl"] },
-    Package { name: "nginx-light", tells: &["/usr/sbin/nginx"] },
-    Package { name: "openssl", tells: &["/usr/bin/openssl"] },
     // BGP daemons of a laboratory, and a reader of their files that is not ours.
     Package { name: "gobgpd", tells: &["/usr/bin/gobgpd"] },
     Package { name: "bird2", tells: &["/usr/sbin/bird"] },
     Package { name: "bgpdump", tells: &["/usr/bin/bgpdump"] },
+    FPING,
+    CURL,
+    NAMED,
+    DIG,
+    OPENSSL,
+    NGINX,
+    MTR,
 ];
 
 const BENCHING: &[Package] = &[
-    Package { name: "fping", tells: &["/usr/bin/fping"] },
-    Package { name: "bind9", tells: &["/usr/sbin/named"] },
-    Package { name: "bind9-dnsutils", tells: &["/usr/bin/dig"] },
-    Package { name: "openssl", tells: &["/usr/bin/openssl"] },
-,
-    Package { name: "curl", tells: &["/usr/bin/curl"] },
-    Package { name: "nginx-light", tells: &["/usr/sbin/nginx"] },
-    Package { name: "openssl", tells: &["/usr/bin/openssl"] },
     Package { name: "prometheus-blackbox-exporter", tells: &["/usr/bin/prometheus-blackbox-exporter"] },
+    FPING,
+    CURL,
+    NAMED,
+    DIG,
+    OPENSSL,
+    NGINX,
+    MTR,
 ];
 
-/// What other programs the tests run, by their PyPI names: a client of the wire, a reader of our files, a maker of
+const FPING: Package = Package { name: "fping", tells: &["/usr/bin/fping"] };
+const CURL: Package = Package { name: "curl", tells: &["/usr/bin/curl"] };
+const NAMED: Package = Package { name: "bind9", tells: &["/usr/sbin/named"] };
+const DIG: Package = Package { name: "bind9-dnsutils", tells: &["/usr/bin/dig"] };
+const OPENSSL: Package = Package { name: "openssl", tells: &["/usr/bin/openssl"] };
+const NGINX: Package = Package { name: "nginx-light", tells: &["/usr/sbin/nginx"] };
+const MTR: Package = Package { name: "mtr-tiny", tells: &["/usr/bin/mtr"] };
+
+/// What other programs the tests run, by their PyPI names: a client of the wire, readers of our files, makers of
 /// packets, a reader of Atlas results.
-const PYTHON: &[&str] =
-    &[
+const PYTHON: &[&str] = &[
     "nats-py==2.11.0",
     "nkeys==0.2.1",
     "duckdb==1.4.1",

@@ -20,6 +20,9 @@ pub use packet::Family;
 pub use report::Stats;
 pub(crate) use socket::Overflow;
 
+pub(crate) use packet::{Cookie, HEADER, TAGGED, fold, split_ip, sum, write_cookie, write_request};
+pub(crate) use socket::{Overflow, Stamps, prepare};
+
 use crate::mailbox::{Command, Mailbox, SubmitError, mailbox};
 use crate::outbox::outbox;
 use crate::outcome::{Batch, Event};

@@ -52,6 +52,7 @@
 //! routers = ["r"]                # forward, answer with ICMP errors at any rate
 //! management = true              # a network without emulation between the test process and all nodes
 //! echoes = true                  # follow echoes, about 200 bytes each; the default
+//! multipath = false              # equal paths are all used, each by other flows (addresses, protocol and ports)
 //! coalesce = "0us"               # wake at most once per this time: less CPU under load, that much more lateness
 //! answers = { b = ["10.100.0.0/14"] } # every address of these prefixes answers at b
 //!
@@ -86,7 +87,7 @@
 //!
 //! No dependency on a product crate, so that a test never checks the product against itself. No asynchronous API. No
 //! named namespaces and no `netem`: names outlive a killed test, and `netem` neither says which packets it dropped nor
-//! what delay it applied. No dynamic routing, no equal-cost paths, no name service. The emulator sees IP packets of at
+//! what delay it applied. No dynamic routing, no name service. The emulator sees IP packets of at
 //! most 1,500 bytes; there is no Ethernet on a link.
 
 mod error;

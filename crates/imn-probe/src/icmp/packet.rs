@@ -56,11 +56,27 @@ pub struct Cookie {
 }
 
 impl Cookie {
-    fn read(body: &[u8]) -> Option<Self> {
+    pub(crate) fn read(body: &[u8]) -> Option<Self> {
         let slot = u32::from_be_bytes(*body.first_chunk()?);
         let generation = u32::from_be_bytes(*body.get(4..)?.first_chunk()?);
         let tag = u64::from_be_bytes(*body.get(8..)?.first_chunk()?);
         Some(Self { slot, generation, tag })
+    }
+
+    /// True for what a router fills a short quote up with.
+    pub(crate) fn is_zero(&self) -> bool {
+        (self.slot, self.generation, self.tag) == (0, 0, 0)
+    }
+}
+
+/// Writes the cookie over the start of a payload, and counting bytes behind the place of the checksum balance.
+pub(crate) fn write_cookie(payload: &mut [u8], cookie: Cookie) {
+    let (tagged, padding) = payload.split_at_mut(TAGGED);
+    tagged[0..4].copy_from_slice(&cookie.slot.to_be_bytes());
+    tagged[4..8].copy_from_slice(&cookie.generation.to_be_bytes());
+    tagged[8..16].copy_from_slice(&cookie.tag.to_be_bytes());
+    for (index, byte) in padding.iter_mut().enumerate() {
+        *byte = index as u8;
     }
 }
 
@@ -80,13 +96,7 @@ pub(crate) fn write_request(
     bytes[0] = family.echo_request();
     bytes[4..6].copy_from_slice(&id.to_be_bytes());
     bytes[6..8].copy_from_slice(&sequence.to_be_bytes());
-    let (tagged, padding) = bytes[HEADER..].split_at_mut(TAGGED);
-    tagged[0..4].copy_from_slice(&cookie.slot.to_be_bytes());
-    tagged[4..8].copy_from_slice(&cookie.generation.to_be_bytes());
-    tagged[8..16].copy_from_slice(&cookie.tag.to_be_bytes());
-    for (index, byte) in padding.iter_mut().enumerate() {
-        *byte = index as u8;
-    }
+    write_cookie(&mut bytes[HEADER..], cookie);
     // The sum of everything with checksum c and balance b must be all ones: b = ~c + ~sum.
     let balance = fold(u64::from(!checksum) + u64::from(!sum(bytes)));
     bytes[HEADER + 16..HEADER + 18].copy_from_slice(&balance.to_be_bytes());
@@ -139,9 +149,14 @@ pub struct Quoted {
 
 /// Splits a raw IPv4 datagram into TTL and ICMP message; `None` if it is not one.
 pub fn split_ipv4(datagram: &[u8]) -> Option<(u8, &[u8])> {
+    split_ip(datagram, 1)
+}
+
+/// Splits a raw IPv4 datagram of that transport into TTL and segment; `None` if it is not one.
+pub(crate) fn split_ip(datagram: &[u8], protocol: u8) -> Option<(u8, &[u8])> {
     let header = datagram.first_chunk::<20>()?;
     let length = usize::from(header[0] & 0x0f) * 4;
-    if header[0] >> 4 != 4 || length < 20 || header[9] != 1 {
+    if header[0] >> 4 != 4 || length < 20 || header[9] != protocol {
         return None;
     }
     Some((header[8], datagram.get(length..)?))
@@ -217,7 +232,7 @@ pub(crate) fn sum(bytes: &[u8]) -> u16 {
     fold(total)
 }
 
-fn fold(mut total: u64) -> u16 {
+pub(crate) fn fold(mut total: u64) -> u16 {
     while total > 0xffff {
         total = (total >> 16) + (total & 0xffff);
     }

@@ -105,11 +105,7 @@ impl IcmpSocket {
 
     /// Asks the kernel whether it has dropped packets since the last question.
     pub(crate) fn check_overflow(&mut self, now: u64) {
-        if now > self.overflow.checked_at
-            && let Ok(drops) = receive_drops(&self.socket)
-        {
-            self.overflow.observe(drops, now);
-        }
+        self.overflow.check(&self.socket, now);
     }
 }
 
@@ -133,13 +129,18 @@ fn refuse(error: io::Error) -> Result<Option<IcmpSocket>, StartError> {
     }
 }
 
-fn configure(socket: &Socket, family: Family, raw: bool, buffer: usize, id: u16) -> io::Result<u16> {
+/// Makes a socket non-blocking with buffers of so many bytes, as far as the kernel's limits allow.
+pub(crate) fn prepare(socket: &Socket, buffer: usize) -> io::Result<()> {
     socket.set_nonblocking(true)?;
     let bytes = i32::try_from(buffer).unwrap_or(i32::MAX);
     if set_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, bytes).is_err() {
         socket.set_recv_buffer_size(buffer)?;
     }
-    socket.set_send_buffer_size(buffer)?;
+    socket.set_send_buffer_size(buffer)
+}
+
+fn configure(socket: &Socket, family: Family, raw: bool, buffer: usize, id: u16) -> io::Result<u16> {
+    prepare(socket, buffer)?;
     match family {
         Family::V4 => {
             // Without it, raw sockets hide ENOBUFS, and ping sockets hide ICMP errors.
@@ -188,7 +189,7 @@ pub(crate) struct Stamps {
 }
 
 impl Stamps {
-    fn start(socket: &Socket) -> Self {
+    pub(crate) fn start(socket: &Socket) -> Self {
         let mut stamps = Self { ring: vec![(u32::MAX, 0); STAMPS].into(), next: 0 };
         stamps.restart(socket);
         stamps
@@ -227,6 +228,15 @@ pub(crate) struct Overflow {
 }
 
 impl Overflow {
+    /// Asks the kernel whether it has dropped packets of `socket` since the last question.
+    pub(crate) fn check(&mut self, socket: &Socket, now: u64) {
+        if now > self.checked_at
+            && let Ok(drops) = receive_drops(socket)
+        {
+            self.observe(drops, now);
+        }
+    }
+
     /// Takes the kernel's count of drops as of `now`.
     pub(crate) fn observe(&mut self, drops: u32, now: u64) {
         if drops != self.drops {

@@ -72,6 +72,10 @@ fn configure_kernel(node: &NodePlan) -> Result<()> {
         ("ipv6/icmp/ratelimit", "0"),
         ("ipv4/conf/all/rp_filter", "0"),
         ("ipv4/conf/default/rp_filter", "0"),
+        // Among several equal routes a flow keeps to one, and a node answers from where it was asked.
+        ("ipv4/fib_multipath_hash_policy", "1"),
+        ("ipv6/fib_multipath_hash_policy", "1"),
+        ("ipv4/icmp_errors_use_inbound_ifaddr", "1"),
         ("ipv6/conf/all/disable_ipv6", "0"),
         ("ipv6/conf/default/disable_ipv6", "0"),
         ("ipv6/conf/default/accept_dad", "0"),
@@ -100,7 +104,12 @@ fn commands_for(topology: &Topology, node: usize) -> String {
         let _ = writeln!(text, "address add {v6}/64 dev {device} nodad");
     }
     for route in topology.routes_of(node) {
-        let _ = writeln!(text, "route add {} via {} dev {}", route.prefix, route.via, route.device);
+        let _ = write!(text, "route add {}", route.prefix);
+        for (via, device) in &route.via {
+            let hop = if route.via.len() > 1 { " nexthop" } else { "" };
+            let _ = write!(text, "{hop} via {via} dev {device}");
+        }
+        text.push('\n');
     }
     for prefix in &topology.nodes[node].answers {
         let _ = writeln!(text, "route add local {prefix} dev lo");

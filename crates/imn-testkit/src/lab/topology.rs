@@ -29,6 +29,8 @@ struct Text {
     answers: BTreeMap<String, Vec<String>>,
     #[serde(default)]
     management: bool,
+    #[serde(default)]
+    multipath: bool,
     #[serde(default = "yes")]
     echoes: bool,
     #[serde(default, deserialize_with = "shape::duration")]
@@ -52,6 +54,7 @@ pub(crate) struct Topology {
     pub(crate) name: String,
     pub(crate) seed: u64,
     pub(crate) management: bool,
+    pub(crate) multipath: bool,
     pub(crate) echoes: bool,
     pub(crate) coalesce: Duration,
     pub(crate) nodes: Vec<NodePlan>,
@@ -79,8 +82,8 @@ pub(crate) struct LinkPlan {
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Route {
     pub(crate) prefix: String,
-    pub(crate) via: IpAddr,
-    pub(crate) device: String,
+    /// One, or all equally near: address and device.
+    pub(crate) via: Vec<(IpAddr, String)>,
 }
 
 fn one() -> u64 {
@@ -156,8 +159,8 @@ impl Topology {
         for (node, prefixes) in answers {
             nodes[node].answers = prefixes;
         }
-        let Text { name, seed, management, echoes, coalesce, .. } = text;
-        Ok(Self { name, seed, management, echoes, coalesce, nodes, links })
+        let Text { name, seed, management, multipath, echoes, coalesce, .. } = text;
+        Ok(Self { name, seed, management, multipath, echoes, coalesce, nodes, links })
     }
 
     /// The addresses of a node, in the order of its links; v4 before v6.
@@ -173,17 +176,22 @@ impl Topology {
     }
 
     /// The routes of a node to every prefix that is not its own, by the fewest links; only routers forward. Among equal
-    /// paths the one over the link that stands first in the text is taken.
+    /// paths the one over the link that stands first in the text is taken, or with `multipath` all.
     pub(crate) fn routes_of(&self, node: usize) -> Vec<Route> {
         let paths = self.paths_from(node);
         let mut routes = BTreeSet::new();
         let mut add = |prefix: &str, ends: &[usize]| {
             let nearest = ends.iter().filter_map(|end| paths[*end].as_ref()).min_by_key(|path| path.length);
-            let Some((link, end)) = nearest.and_then(|path| path.first) else { return };
-            let (v4, v6) = addresses(link, end);
-            let via = if prefix.contains(':') { IpAddr::from(v6) } else { IpAddr::from(v4) };
-            let device = self.nodes[self.links[link].ends[end]].name.clone();
-            routes.insert(Route { prefix: prefix.to_owned(), via, device });
+            let all = nearest.map_or(&[][..], |path| path.first.as_slice());
+            let taken = if self.multipath { all.len() } else { all.len().min(1) };
+            let via = all[..taken].iter().map(|&(link, end)| {
+                let (v4, v6) = addresses(link, end);
+                let via = if prefix.contains(':') { IpAddr::from(v6) } else { IpAddr::from(v4) };
+                (via, self.nodes[self.links[link].ends[end]].name.clone())
+            });
+            if taken > 0 {
+                routes.insert(Route { prefix: prefix.to_owned(), via: via.collect() });
+            }
         };
         for (index, link) in self.links.iter().enumerate() {
             if !link.ends.contains(&node) {
@@ -205,17 +213,26 @@ impl Topology {
     /// The path to each node that can be reached.
     fn paths_from(&self, node: usize) -> Vec<Option<Path>> {
         let mut paths: Vec<Option<Path>> = vec![None; self.nodes.len()];
-        paths[node] = Some(Path { length: 0, first: None });
+        paths[node] = Some(Path { length: 0, first: Vec::new() });
         let mut frontier = VecDeque::from([node]);
         while let Some(at) = frontier.pop_front() {
-            let Some(path) = paths[at].filter(|_| at == node || self.nodes[at].router) else { continue };
+            let forwards = at == node || self.nodes[at].router;
+            let Some(path) = paths[at].clone().filter(|_| forwards) else { continue };
             for (index, link) in self.links.iter().enumerate() {
                 let Some(near) = link.ends.iter().position(|end| *end == at) else { continue };
                 let far = link.ends[1 - near];
-                if paths[far].is_none() {
-                    let first = path.first.or(Some((index, 1 - near)));
-                    paths[far] = Some(Path { length: path.length + 1, first });
-                    frontier.push_back(far);
+                let first = if at == node { vec![(index, 1 - near)] } else { path.first.clone() };
+                match &mut paths[far] {
+                    None => {
+                        paths[far] = Some(Path { length: path.length + 1, first });
+                        frontier.push_back(far);
+                    }
+                    // Another way as short. All nodes nearer are done, so what is passed on is whole.
+                    Some(known) if known.length == path.length + 1 => {
+                        let more = first.into_iter().filter(|link| !known.first.contains(link));
+                        known.first.extend(more.collect::<Vec<_>>());
+                    }
+                    Some(_) => {}
                 }
             }
         }
@@ -223,13 +240,13 @@ impl Topology {
     }
 }
 
-/// A shortest path.
-#[derive(Clone, Copy, Debug)]
+/// The shortest paths to a node.
+#[derive(Clone, Debug)]
 struct Path {
     /// In links.
     length: usize,
-    /// The link by which it begins and the far end of that; `None` when it has no links.
-    first: Option<(usize, usize)>,
+    /// The links by which they begin, each with the far end of that; none when they have no links.
+    first: Vec<(usize, usize)>,
 }
 
 #[cfg(test)]
@@ -260,7 +277,8 @@ mod tests {
     fn routes_lead_over_the_chain() {
         let chain = Topology::parse(CHAIN).unwrap();
         let routes = chain.routes_of(0);
-        let via = |prefix: &str| routes.iter().find(|route| route.prefix == prefix).map(|route| route.via);
+        let via =
+            |prefix: &str| routes.iter().find(|route| route.prefix == prefix).map(|route| route.via[0].0);
         let first_hop = Some("10.0.0.2".parse().unwrap());
         assert_eq!(via("10.0.1.0/30"), first_hop);
         assert_eq!(via("10.0.2.0/30"), first_hop);
@@ -268,7 +286,30 @@ mod tests {
         assert_eq!(via("fd00:0:0:2::/64"), Some("fd00::2".parse().unwrap()));
         assert_eq!(via("10.0.0.0/30"), None);
         let back = chain.routes_of(3);
-        assert!(back.iter().all(|route| ["r1", "b"].contains(&route.device.as_str())), "{back:?}");
+        assert!(back.iter().all(|route| ["r1", "b"].contains(&route.via[0].1.as_str())), "{back:?}");
+    }
+
+    #[test]
+    fn equal_paths_are_all_taken_if_wanted() {
+        let diamond = r#"
+            name = "diamond"
+            multipath = true
+            hosts = ["a", "b"]
+            routers = ["r1", "m1", "m2", "r2"]
+            links = [
+                { between = ["a", "r1"] },
+                { between = ["r1", "m1"] }, { between = ["r1", "m2"] },
+                { between = ["m1", "r2"] }, { between = ["m2", "r2"] },
+                { between = ["r2", "b"] },
+            ]
+        "#;
+        let devices = |text: &str| {
+            let routes = Topology::parse(text).unwrap().routes_of(2);
+            let route = routes.into_iter().find(|route| route.prefix == "10.0.5.0/30").unwrap();
+            route.via.into_iter().map(|(_, device)| device).collect::<Vec<_>>()
+        };
+        assert_eq!(devices(diamond), ["m1", "m2"]);
+        assert_eq!(devices(&diamond.replace("multipath = true", "")), ["m1"]);
     }
 
     #[test]
