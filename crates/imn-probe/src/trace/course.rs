@@ -292,11 +292,7 @@ impl Course {
     pub(crate) fn wait(&self, all_sent: bool) -> u64 {
         let full = nanos(self.spec.timeout);
         let ends = self.tracks.iter().all(|track| track.end.is_some());
-        if all_sent && ends {
-            full.min(nanos(self.spec.grace).max(PATIENCE * self.longest))
-        } else {
-            full
-        }
+        if all_sent && ends { full.min(nanos(self.spec.grace).max(PATIENCE * self.longest)) } else { full }
     }
 }
 
@@ -361,7 +357,8 @@ mod tests {
 
     #[test]
     fn the_horizon_follows_the_answers_and_ends_at_the_target() {
-        let mut course = course(|spec| (spec.cycles, spec.interval) = (2, std::time::Duration::from_millis(50)));
+        let mut course =
+            course(|spec| (spec.cycles, spec.interval) = (2, std::time::Duration::from_millis(50)));
         assert_eq!(burst(&mut course, 0), (1..=16).collect::<Vec<_>>());
         assert_eq!(course.next(0), Next::Wait(50 * MS));
         course.arrive(0, 12, 0, answered("198.51.100.12", Answer::TimeExceeded), 4 * MS);
@@ -385,7 +382,8 @@ mod tests {
 
     #[test]
     fn a_path_that_grows_is_followed() {
-        let mut course = course(|spec| (spec.cycles, spec.interval) = (3, std::time::Duration::from_millis(50)));
+        let mut course =
+            course(|spec| (spec.cycles, spec.interval) = (3, std::time::Duration::from_millis(50)));
         burst(&mut course, 0);
         course.arrive(0, 3, 0, answered("192.0.2.9", Answer::EchoReply), MS);
         assert_eq!(burst(&mut course, 50 * MS), [1, 2, 3]);

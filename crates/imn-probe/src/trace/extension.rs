@@ -91,11 +91,6 @@ fn parse_structure(bytes: &[u8], compliant: bool) -> Option<Vec<Object>> {
 impl Label {
     fn read(entry: [u8; 4]) -> Self {
         let word = u32::from_be_bytes(entry);
-        Self {
-            label: word >> 12,
-            class: (word >> 9) as u8 & 7,
-            bottom: word & 0x100 != 0,
-            ttl: entry[3],
-        }
+        Self { label: word >> 12, class: (word >> 9) as u8 & 7, bottom: word & 0x100 != 0, ttl: entry[3] }
     }
 }

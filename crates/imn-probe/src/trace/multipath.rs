@@ -97,9 +97,8 @@ impl Fan {
             }
             for (flow, (count, answered)) in tries {
                 let ttl = first + at as u8;
-                let beyond = tracks.get(usize::from(flow)).is_none_or(|track| {
-                    track.end.is_some_and(|end| ttl > end)
-                });
+                let beyond =
+                    tracks.get(usize::from(flow)).is_none_or(|track| track.end.is_some_and(|end| ttl > end));
                 if !answered && !beyond && count < TRIES {
                     self.retries.push_back((flow, ttl));
                 }

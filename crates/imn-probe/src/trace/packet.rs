@@ -195,8 +195,7 @@ pub fn parse_icmp(family: Family, from: IpAddr, bytes: &[u8], whole: bool) -> Me
         Family::V4 => matches!(kind, 3 | 11 | 12),
         Family::V6 => matches!(kind, 1 | 3),
     };
-    let (quote, extension) =
-        if extensible { split_extension(family, length, body) } else { (body, None) };
+    let (quote, extension) = if extensible { split_extension(family, length, body) } else { (body, None) };
     let answer =
         if (kind, code) == (exceeded, 0) { Answer::TimeExceeded } else { Answer::Unreachable { kind, code } };
     match parse_quoted(family, quote) {
@@ -293,7 +292,8 @@ mod tests {
     fn datagram(mark: &Mark, ends: [&str; 2], segment: &[u8]) -> Vec<u8> {
         let mut bytes = match mark.target {
             IpAddr::V4(_) => {
-                let mut header = vec![0x45, 0, 0, (20 + segment.len()) as u8, 0, 9, 0, 0, 1, mark.protocol, 0, 0];
+                let mut header =
+                    vec![0x45, 0, 0, (20 + segment.len()) as u8, 0, 9, 0, 0, 1, mark.protocol, 0, 0];
                 for end in ends {
                     header.extend(end.parse::<Ipv4Addr>().unwrap().octets());
                 }

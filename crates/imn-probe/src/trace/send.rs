@@ -27,9 +27,10 @@ impl Machine {
         let mark = probe.mark;
         course.order.push_back(slot);
         let family = Family::of(mark.target);
-        let socket = self.sockets.iter().position(|socket| {
-            socket.family == family && socket.protocol == mark.protocol
-        });
+        let socket = self
+            .sockets
+            .iter()
+            .position(|socket| socket.family == family && socket.protocol == mark.protocol);
         let (Some(at), Some(source)) = (socket, course.source) else {
             self.settle(course, slot, Fate::NotSent { errno: libc::EAFNOSUPPORT }, now);
             return;

@@ -69,9 +69,8 @@ fn exceeds(hop: Counts, behind: Counts) -> f64 {
         return 1.0;
     }
     let most = drawn.min(lost);
-    let log = |x: u64| {
-        ln_choose(lost, x) + ln_choose(all - lost, drawn.saturating_sub(x)) - ln_choose(all, drawn)
-    };
+    let log =
+        |x: u64| ln_choose(lost, x) + ln_choose(all - lost, drawn.saturating_sub(x)) - ln_choose(all, drawn);
     (hop.lost()..=most).map(|x| log(x).exp()).sum::<f64>().min(1.0)
 }
 
@@ -88,7 +87,8 @@ fn ln_factorial(n: u64) -> f64 {
         return (2..=n).map(|factor| (factor as f64).ln()).sum();
     }
     let n = n as f64;
-    n * n.ln() - n + (2.0 * std::f64::consts::PI * n).ln() / 2.0 + 1.0 / (12.0 * n) - 1.0 / (360.0 * n.powi(3))
+    n * n.ln() - n + (2.0 * std::f64::consts::PI * n).ln() / 2.0 + 1.0 / (12.0 * n)
+        - 1.0 / (360.0 * n.powi(3))
 }
 
 #[cfg(test)]

@@ -108,7 +108,7 @@ def path():
 
 
 def forge(source, target):
-    watch = conf.L2listen(iface="r1", filter=f"src host {source} and dst host {target}")
+    watch = conf.L2listen(iface="r1")
     send = conf.L3socket()
     print("ready", flush=True)
     while True:
@@ -116,6 +116,8 @@ def forge(source, target):
         if packet is None or IP not in packet:
             continue
         packet = packet[IP]
+        if (packet.src, packet.dst) != (source, target):
+            continue
         genuine = bytes(packet)
         liar = IP(src="198.51.100.66", dst=source)
         # The tag of the payload is another's; the destination is another's; the identification is another's.
