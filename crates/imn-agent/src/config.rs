@@ -47,8 +47,8 @@ impl BuiltIn {
         Self { kind, instances: 1, standing, slots: None, config: Map::new() }
     }
 
-    /// The modules of the program as it is shipped, one process each: `icmp`, `tcp`, `dns`, `http`, `stamp`, `bgp`,
-    /// `echo`, `faulty`, `heartbeat`.
+    /// The modules of the program as it is shipped, one process each: `icmp`, `tcp`, `dns`, `http`, `stamp`,
+    /// `trace`, `bgp`, `echo`, `faulty`, `heartbeat`.
     pub fn all() -> Vec<Self> {
         let types = [
             ("icmp", true),
@@ -56,6 +56,7 @@ impl BuiltIn {
             ("dns", true),
             ("http", true),
             ("stamp", true),
+            ("trace", true),
             ("bgp", true),
             ("echo", false),
             ("faulty", false),

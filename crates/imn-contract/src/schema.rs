@@ -9,7 +9,7 @@ use crate::{
         BgpOutcome, ControlReply, DnsOutcome, EchoOutcome, Health, Heartbeat, HostOutcome, HttpOutcome, JobRequest, JobResult,
         JobView, LogLine, ModuleConfig, ModuleControl, PingOutcome, Progress, SimpleError, SimpleReply,
         SimpleRequest,
-        StampOutcome, Submit, SubmitReply, Task, TaskReply, Watermark, WatermarkRequest,
+        StampOutcome, Submit, SubmitReply, Task, TaskReply, TraceOutcome, Watermark, WatermarkRequest,
     },
 };
 
@@ -62,6 +62,7 @@ pub fn schemas() -> Vec<SchemaFile> {
     files.push(file("outcome-ping", generator().into_root_schema_for::<PingOutcome>()));
     files.push(file("outcome-dns", generator().into_root_schema_for::<DnsOutcome>()));
     files.push(file("outcome-http", generator().into_root_schema_for::<HttpOutcome>()));
+    files.push(file("outcome-trace", generator().into_root_schema_for::<TraceOutcome>()));
     files.push(file("outcome-echo", generator().into_root_schema_for::<EchoOutcome>()));
     files.push(file("outcome-heartbeat", generator().into_root_schema_for::<HostOutcome>()));
     files.push(file("outcome-stamp", generator().into_root_schema_for::<StampOutcome>()));

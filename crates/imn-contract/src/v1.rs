@@ -24,11 +24,13 @@ pub use outcome::{
     DnsCounts, DnsEdns, DnsFlags, DnsOutcome, DnsPhases, DnsRecord, DnsTls, DnsWrong, 
     CertificateOutcome, 
     
-    BgpOrigin, BgpOutcome, BgpPath, BgpSession, BgpUpdate, EchoInput, EchoOutcome,
+    BgpOrigin, BgpOutcome, BgpPath, BgpSession, BgpUpdate, 
+    EchoInput, EchoOutcome,
     Head, HostOutcome,
-    HttpHop, HttpOutcome, HttpPhases, Outcome,
-    PingOutcome, RttSummary, TlsOutcome, StampClock, StampClocks,
-    StampDirection, StampOutcome, Typed,
+    HttpHop, HttpOutcome, HttpPhases, IcmpExtension, IcmpObject, LossKind, MplsLabel, Outcome,
+    PingOutcome,
+    RttSummary, TlsOutcome, StampClock, StampClocks,
+    StampDirection, StampOutcome, TraceHop, TraceOutcome, TracePath, TraceResponder, Typed,
 };
 
 pub(crate) const fn one() -> u32 {

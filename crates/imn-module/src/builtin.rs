@@ -10,6 +10,7 @@ mod ping;
 mod repeat;
 mod secure;
 mod stamp;
+mod trace;
 
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ use crate::{flight::Measurer, module::SharedModule, ping::Kind};
 pub(crate) use secure::SecureSpec;
 
 /// Types of the built-in modules.
-pub const KINDS: [&str; 9] = ["icmp", "tcp", "dns", "http", "stamp", "bgp", "echo", "faulty", "heartbeat"];
+pub const KINDS: [&str; 10] = ["icmp", "tcp", "dns", "http", "stamp", "trace", "bgp", "echo", "faulty", "heartbeat"];
 
 /// The built-in module of a type or alias.
 pub fn builtin(kind: &str) -> Option<SharedModule> {
@@ -31,6 +32,7 @@ pub fn builtin(kind: &str) -> Option<SharedModule> {
         "http" => Arc::new(Measurer::new(http::Http::default())),
         "stamp" => Arc::new(Measurer::new(stamp::Stamp::default())),
         "bgp" => Arc::new(Measurer::new(bgp::Bgp::default())),
+        "trace" => Arc::new(Measurer::new(trace::Trace::default())),
         "echo" => Arc::new(echo::Echo),
         "faulty" => Arc::new(faulty::Faulty),
         "heartbeat" => Arc::new(heartbeat::HostHealth),
@@ -40,7 +42,7 @@ pub fn builtin(kind: &str) -> Option<SharedModule> {
 
 /// Whether the built-in module of a type can have standing work.
 pub fn has_standing(kind: &str) -> bool {
-    matches!(canonical_type(kind), "icmp" | "tcp" | "dns" | "http" | "stamp" | "heartbeat" | "bgp")
+    matches!(canonical_type(kind), "icmp" | "tcp" | "dns" | "http" | "stamp" | "trace" | "heartbeat" | "bgp")
 }
 
 #[cfg(test)]

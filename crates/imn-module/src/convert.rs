@@ -11,6 +11,8 @@ pub(crate) mod stamp;
 
 pub(crate) mod bgp;
 
+pub(crate) mod trace;
+
 use std::{io, net::IpAddr, time::Duration};
 
 use imn_contract::latest::{PingOutcome, Round, RttSummary, TimestampSource};

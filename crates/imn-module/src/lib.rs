@@ -2,7 +2,7 @@
 //!
 //! A module is a process of its own that does one kind of measurement. Whoever writes one implements [`Module`] and
 //! calls [`run`]; `examples/hello_module.rs` is a whole one. Continuous rounds are an opt-in, [`Standing`]. The
-//! built-in modules `icmp`, `tcp`, `dns`, `http`, `stamp`, `echo`, `faulty` and `heartbeat` use the same interface and nothing else.
+//! built-in modules `icmp`, `tcp`, `dns`, `http`, `stamp`, `trace`, `echo`, `faulty` and `heartbeat` use the same interface and nothing else.
 //! A type whose measurement is one future implements [`flight::Measure`] and gets jobs and standing work from it.
 //! [`local`] measures without any network of modules, through the same engines and the same conversion.
 //!
@@ -32,6 +32,7 @@ mod run;
 mod service;
 mod stamp;
 mod standing;
+mod trace;
 
 pub use async_trait::async_trait;
 pub use bgp::{BgpFollow, BgpNews, BgpSource};

@@ -20,6 +20,7 @@ mod receive;
 mod report;
 mod send;
 mod socket;
+mod tally;
 mod verdict;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,6 +33,7 @@ pub use extension::{Extension, Label, Object};
 pub use outcome::{Event, Hop, Outcome, Path, Probe, Responder};
 pub use packet::Answer;
 pub use report::Stats;
+pub use tally::Tally;
 pub use verdict::{LossKind, judge_loss};
 
 use crate::icmp::Family;

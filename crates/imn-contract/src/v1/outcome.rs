@@ -8,6 +8,7 @@ mod http;
 mod ping;
 mod tls;
 mod stamp;
+mod trace;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -23,6 +24,9 @@ pub use http::{HttpHop, HttpOutcome, HttpPhases};
 pub use ping::{PingOutcome, RttSummary};
 pub use tls::{CertificateOutcome, TlsOutcome};
 pub use stamp::{StampClock, StampClocks, StampDirection, StampOutcome};
+pub use trace::{
+    IcmpExtension, IcmpObject, LossKind, MplsLabel, TraceHop, TraceOutcome, TracePath, TraceResponder,
+};
 
 /// What the outcomes of every type have in common.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -143,6 +147,8 @@ outcomes! {
     Stamp(StampOutcome), "stamp" = "stamp";
     /// Of `bgp`.
     Bgp(BgpOutcome), "bgp" = "bgp";
+    /// Of `trace`.
+    Trace(TraceOutcome), "trace" = "trace";
 }
 
 /// What can be told of an outcome whose type is not known: the fields that it names as the others do. It counts as

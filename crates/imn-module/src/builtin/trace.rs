@@ -1,0 +1,129 @@
+//! `trace`: the path to a target, once or in cycles.
+
+mod routes;
+
+use std::{
+    net::IpAddr,
+    sync::{Mutex, OnceLock, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use imn_contract::{
+    Fault,
+    latest::{Assignment, TraceOutcome},
+};
+use imn_probe::{Timestamp, trace::Tally};
+use schemars::schema_for;
+use serde_json::{Map, Value, json};
+use tokio::time::Instant;
+
+use crate::{
+    Addressing, ProgressKind, convert,
+    flight::{Found, Measure, Signs},
+    trace::{TraceParams, TraceSpec},
+};
+use routes::Routes;
+
+/// The whole outcome so far is told at most so often.
+const TELL: Duration = Duration::from_millis(100);
+
+/// The module. Its engine is started by the first trace and serves all.
+#[derive(Default)]
+pub(crate) struct Trace {
+    routes: OnceLock<Routes>,
+    starting: Mutex<()>,
+}
+
+impl Trace {
+    fn routes(&self) -> Result<&Routes, Fault> {
+        let _one_at_a_time = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(routes) = self.routes.get() {
+            return Ok(routes);
+        }
+        let routes = Routes::start()?;
+        Ok(self.routes.get_or_init(|| routes))
+    }
+}
+
+#[async_trait]
+impl Measure for Trace {
+    type Spec = TraceSpec;
+    type Outcome = TraceOutcome;
+
+    fn kind(&self) -> &'static str {
+        "trace"
+    }
+
+    fn params_schema(&self) -> Value {
+        schema_for!(TraceParams).to_value()
+    }
+
+    fn spec(&self, target: &str, params: &Map<String, Value>) -> Result<(TraceSpec, Addressing), Fault> {
+        let spec = TraceSpec::read(target, params)?;
+        let addressing = Addressing::Resolved(spec.family);
+        Ok((spec, addressing))
+    }
+
+    fn plan(&self, assignment: &Assignment) -> Result<(TraceSpec, Addressing), Fault> {
+        let spec = TraceSpec::standing(assignment)?;
+        let addressing = Addressing::Resolved(spec.family);
+        Ok((spec, addressing))
+    }
+
+    fn unmeasured(&self, spec: &TraceSpec, error: String) -> TraceOutcome {
+        convert::trace::unmeasured(spec, error)
+    }
+
+    async fn measure(
+        &self,
+        spec: &TraceSpec,
+        address: Option<IpAddr>,
+        due: Instant,
+        signs: &Signs,
+    ) -> Found<TraceOutcome> {
+        let nothing = |error: String| Found {
+            round: imn_contract::latest::Round {
+                address: address.map(|address| address.to_string()).unwrap_or_default(),
+                error: Some(error.clone()),
+                ..Default::default()
+            },
+            outcome: convert::trace::unmeasured(spec, error),
+        };
+        let Some(target) = address else { return nothing("no address".to_owned()) };
+        let routes = match self.routes() {
+            Ok(routes) => routes,
+            Err(fault) => return nothing(fault.message),
+        };
+        let late = Instant::now().saturating_duration_since(due);
+        let due = Timestamp::from_nanos(
+            Timestamp::now().as_nanos().saturating_sub(u64::try_from(late.as_nanos()).unwrap_or(0)),
+        );
+        let mut flight = match routes.begin(|key| spec.engine(key, target, due, signs.wanted())) {
+            Ok(flight) => flight,
+            Err(fault) => return nothing(fault.message),
+        };
+        let mut tally = Tally::new(&spec.engine(0, target, due, true));
+        let mut told = Instant::now();
+        let found = loop {
+            tokio::select! {
+                biased;
+                Some(event) = flight.events.recv() => {
+                    tally.take(&event);
+                    let mut detail = convert::trace::progress(&event, tally.hop(event.ttl));
+                    if told.elapsed() >= TELL && flight.events.is_empty() {
+                        detail.insert("outcome".to_owned(), json!(convert::trace::outcome(spec, &tally.outcome())));
+                        told = Instant::now();
+                    }
+                    signs.tell(ProgressKind::Hop, detail);
+                }
+                found = &mut flight.done => match found {
+                    Ok(found) => break found,
+                    Err(_) => return nothing("the engine has stopped".to_owned()),
+                },
+            }
+        };
+        let outcome = convert::trace::outcome(spec, &found);
+        Found { round: convert::trace::round(&found, &outcome), outcome }
+    }
+}
