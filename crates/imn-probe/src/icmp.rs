@@ -18,7 +18,6 @@ use crossbeam_channel::Receiver;
 pub use config::{Config, Round, SocketKind, StartError};
 pub use packet::Family;
 pub use report::Stats;
-pub(crate) use socket::Overflow;
 
 pub(crate) use packet::{Cookie, HEADER, TAGGED, fold, split_ip, sum, write_cookie, write_request};
 pub(crate) use socket::{Overflow, Stamps, prepare};

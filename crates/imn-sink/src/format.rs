@@ -70,7 +70,7 @@ impl Format {
     /// Whether the outcomes of a module type can be written so.
     pub fn admits(self, kind: &ModuleType) -> bool {
         match self {
-            Self::Atlas => matches!(canonical_type(kind.as_str()), "icmp" | "tcp" | "dns" | "http"),
+            Self::Atlas => matches!(canonical_type(kind.as_str()), "icmp" | "tcp" | "dns" | "http" | "trace"),
             Self::MtrJson => canonical_type(kind.as_str()) == "trace",
             Self::Table | Self::Json | Self::Ndjson | Self::Csv | Self::Prometheus | Self::Influx => true,
         }

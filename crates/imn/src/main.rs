@@ -52,6 +52,8 @@ fn main() -> std::process::ExitCode {
         Command::Stamp(cli::StampVerb::Send(args)) => measure::stamp(*args),
         Command::Stamp(cli::StampVerb::Reflect(args)) => reflect::main(&args),
         Command::Bgp(verb) => bgp::main(verb),
+        Command::Trace(args) => measure::trace::trace(args),
+        Command::Mtr(args) => measure::trace::mtr(args),
         Command::Measure(args) => measure::any(args),
         Command::Probe(args) => role::probe::main(args),
         Command::Target(verb) => manage::target::main(verb),

@@ -11,6 +11,7 @@ mod partial;
 mod remote;
 mod report;
 mod stamp;
+pub(crate) mod trace;
 mod view;
 mod web;
 

@@ -248,6 +248,7 @@ fn responder(hop: &Hop, at: usize, node: &Responder) -> TraceResponder {
         icmp_code: icmp.map(|(_, code)| code),
         sign: sign(node.address.is_ipv6(), node.answer),
         reply_ttl: node.ttl,
+        reply_size: (node.size > 0).then_some(u32::from(node.size)),
         quoted_ttl: node.quoted_ttl,
         extension: node.extension.as_ref().map(extension),
     }

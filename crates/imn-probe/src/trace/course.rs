@@ -83,6 +83,8 @@ pub(crate) struct Arrival {
     pub answer: Answer,
     pub rtt: std::time::Duration,
     pub ttl: Option<u8>,
+    /// Bytes behind the IP header.
+    pub size: u16,
     pub source: TsSource,
     pub quoted_ttl: Option<u8>,
     pub extension: Option<Extension>,
@@ -268,6 +270,7 @@ impl Course {
                     address: arrival.from,
                     answer: arrival.answer,
                     ttl: None,
+                    size: 0,
                     quoted_ttl: None,
                     extension: None,
                 });
@@ -277,6 +280,7 @@ impl Course {
         if let Some(index) = index {
             let responder = &mut hop.responders[index];
             responder.answer = arrival.answer;
+            responder.size = arrival.size;
             responder.ttl = arrival.ttl.or(responder.ttl);
             responder.quoted_ttl = arrival.quoted_ttl.or(responder.quoted_ttl);
             responder.extension = arrival.extension.or(responder.extension.take());
@@ -339,6 +343,7 @@ mod tests {
             answer,
             rtt: std::time::Duration::from_millis(5),
             ttl: Some(60),
+            size: 56,
             source: TsSource::Kernel,
             quoted_ttl: None,
             extension: None,

@@ -94,6 +94,8 @@ pub struct Responder {
     pub answer: Answer,
     /// TTL or hop limit at which its last answer arrived here.
     pub ttl: Option<u8>,
+    /// Bytes of its last answer behind the IP header; 0 while that is not known.
+    pub size: u16,
     /// TTL or hop limit at which the probe had arrived there, as its last error says; 1 unless somebody hides hops.
     pub quoted_ttl: Option<u8>,
     /// ICMP extension of its last error that had one.

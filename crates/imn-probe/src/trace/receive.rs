@@ -17,6 +17,17 @@ use super::send::flow_checksum;
 /// Calls of `recvmmsg` per socket before others get their turn.
 const CALLS: usize = 256;
 
+/// How a message came.
+struct Receipt {
+    /// The kernel's receive timestamp.
+    stamp: Option<u64>,
+    ttl: Option<u8>,
+    /// Bytes behind the IP header.
+    size: u16,
+    /// When it was read, monotonic.
+    now: u64,
+}
+
 /// What an answer says besides who sent it and when.
 struct Said {
     answer: Answer,
@@ -68,17 +79,18 @@ impl Machine {
             bytes = segment;
         }
         let Some(from) = batch.name(index) else { return };
+        let receipt = Receipt { stamp: control.stamp, ttl: control.ttl, size: bytes.len() as u16, now };
         if protocol == TCP {
             if let Some((port, Message::Direct { mark, answer, .. })) = parse_tcp(from, bytes) {
-                self.segment(&mark, port, answer, &control, now);
+                self.segment(&mark, port, answer, &receipt);
             }
             return;
         }
         match parse_icmp(family, from, bytes, !truncated) {
-            Message::Direct { mark, cookie, .. } => self.echo(&mark, cookie, &control, now),
+            Message::Direct { mark, cookie, .. } => self.echo(&mark, cookie, &receipt),
             Message::Error { answer, quoted, extension } => {
                 let said = Said { answer, quoted_ttl: Some(quoted.ttl), extension };
-                self.error(from, &quoted, said, &control, now);
+                self.error(from, &quoted, said, &receipt);
             }
             Message::Corrupted => self.report.stats.corrupted += 1,
             Message::Other => {}
@@ -86,25 +98,25 @@ impl Machine {
     }
 
     /// A segment of the target itself.
-    fn segment(&mut self, mark: &Mark, port: u16, answer: Answer, control: &Control, now: u64) {
+    fn segment(&mut self, mark: &Mark, port: u16, answer: Answer, receipt: &Receipt) {
         match self.marks.get(mark).copied() {
             Some(slot) if self.port_of(slot) == Some(port) => {
                 let said = Said { answer, quoted_ttl: None, extension: None };
-                self.arrive(slot, mark.target, said, control, now);
+                self.arrive(slot, mark.target, said, receipt);
             }
             _ => self.report.stats.foreign += 1,
         }
     }
 
     /// An echo reply. The payload comes back whole, so there is always a cookie to go by.
-    fn echo(&mut self, mark: &Mark, cookie: Option<Cookie>, control: &Control, now: u64) {
+    fn echo(&mut self, mark: &Mark, cookie: Option<Cookie>, receipt: &Receipt) {
         let slot = cookie.map_or(usize::MAX, |cookie| cookie.slot as usize);
         let probe = self.probes.get(slot).map(|probe| (probe.mark.target, probe.course));
         match (cookie, probe) {
             (Some(cookie), Some((target, Some(index)))) if self.genuine(cookie, target) => {
                 if target == mark.target {
                     let said = Said { answer: Answer::EchoReply, quoted_ttl: None, extension: None };
-                    self.arrive(cookie.slot, target, said, control, now);
+                    self.arrive(cookie.slot, target, said, receipt);
                 } else if let Some(course) = &mut self.courses[index as usize] {
                     self.report.stats.wrong_source += 1;
                     course.wrong_source += 1;
@@ -115,7 +127,7 @@ impl Machine {
     }
 
     /// An ICMP error that quotes a packet with one of our flow identifiers.
-    fn error(&mut self, from: IpAddr, quoted: &Quoted, said: Said, control: &Control, now: u64) {
+    fn error(&mut self, from: IpAddr, quoted: &Quoted, said: Said, receipt: &Receipt) {
         let by_mark = self.marks.get(&quoted.mark).copied();
         let slot = match (by_mark, quoted.cookie) {
             (Some(slot), Some(cookie)) if cookie == self.cookie(slot) => Some(slot),
@@ -134,7 +146,7 @@ impl Machine {
         };
         match slot {
             Some(slot) if self.port_of(slot).unwrap_or(0) == quoted.port => {
-                self.arrive(slot, from, said, control, now);
+                self.arrive(slot, from, said, receipt);
             }
             Some(slot) => self.forged(slot),
             None => self.unattributed(quoted.cookie, &quoted.mark),
@@ -192,8 +204,8 @@ impl Machine {
     }
 
     /// An answer to the probe in `slot`.
-    fn arrive(&mut self, slot: u32, from: IpAddr, said: Said, control: &Control, now: u64) {
-        let (rtt, kernel) = self.round_trip(slot, control.stamp, now);
+    fn arrive(&mut self, slot: u32, from: IpAddr, said: Said, receipt: &Receipt) {
+        let (rtt, kernel) = self.round_trip(slot, receipt.stamp, receipt.now);
         let probe = &mut self.probes[slot as usize];
         let Some(index) = probe.course else { return };
         let Some(course) = &mut self.courses[index as usize] else { return };
@@ -214,13 +226,14 @@ impl Machine {
             from,
             answer: said.answer,
             rtt: Duration::from_nanos(rtt),
-            ttl: control.ttl,
+            ttl: receipt.ttl,
+            size: receipt.size,
             source: if kernel { TsSource::Kernel } else { TsSource::User },
             quoted_ttl: said.quoted_ttl,
             extension: said.extension,
         };
-        course.arrive(track, ttl, number, arrival, now);
-        course.last_settled = now;
+        course.arrive(track, ttl, number, arrival, receipt.now);
+        course.last_settled = receipt.now;
         self.report.stats.received += 1;
         self.report.event(course, track, ttl, number);
         self.touched.push(index);

@@ -37,6 +37,7 @@ impl Tally {
                     address,
                     answer,
                     ttl: None,
+                    size: 0,
                     quoted_ttl: None,
                     extension: None,
                 });

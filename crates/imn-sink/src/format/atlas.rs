@@ -4,6 +4,7 @@ mod dns;
 mod http;
 mod ping;
 mod sslcert;
+mod trace;
 
 use std::io;
 
@@ -67,6 +68,7 @@ pub(super) fn row(row: &Row) -> io::Result<Vec<String>> {
             }
         }
         Outcome::Dns(outcome) => results.push(dns::result(row, outcome)?),
+        Outcome::Trace(outcome) => results.push(trace::result(row, outcome)?),
         Outcome::Http(outcome) => {
             results.push(http::result(row, outcome)?);
             if let Some(tls) = &outcome.tls {

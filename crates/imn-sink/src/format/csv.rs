@@ -1,10 +1,11 @@
-//! CSV (RFC 4180): one measurement per line, its columns those of its type.
+//! CSV (RFC 4180): one measurement per line (of a trace, one hop), its columns those of its type.
 
 mod dns;
 mod http;
 mod other;
 mod ping;
 mod stamp;
+mod trace;
 
 use std::{
     io::{self, Write},
@@ -22,6 +23,7 @@ fn columns(outcome: &Outcome) -> &'static [&'static str] {
         Outcome::Dns(_) => &dns::COLUMNS,
         Outcome::Http(_) => &http::COLUMNS,
         Outcome::Stamp(_) => &stamp::COLUMNS,
+        Outcome::Trace(_) => &trace::COLUMNS,
         _ => &other::COLUMNS,
     }
 }
@@ -36,6 +38,12 @@ pub(super) fn row(out: &mut impl Write, row: &Row) -> io::Result<()> {
         Outcome::Dns(outcome) => dns::fields(outcome)?.to_vec(),
         Outcome::Http(outcome) => http::fields(outcome)?.to_vec(),
         Outcome::Stamp(outcome) => stamp::fields(outcome)?,
+        Outcome::Trace(outcome) => {
+            for fields in trace::rows(outcome)? {
+                record(out, once(row.agent.clone().unwrap_or_default()).chain(fields))?;
+            }
+            return Ok(());
+        }
         outcome => other::fields(outcome)?.to_vec(),
     };
     record(out, once(row.agent.clone().unwrap_or_default()).chain(fields))

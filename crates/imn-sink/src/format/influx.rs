@@ -5,6 +5,7 @@ mod http;
 mod other;
 mod ping;
 mod stamp;
+mod trace;
 
 use std::{
     fmt::Write as _,
@@ -16,15 +17,19 @@ use imn_contract::latest::Outcome;
 use super::{Row, Summary, time_us, unix};
 
 pub(super) fn row(out: &mut impl Write, row: &Row) -> io::Result<()> {
-    let line = match &row.outcome {
-        Outcome::Ping(outcome) => ping::line(row, outcome),
+    let lines = match &row.outcome {
+        Outcome::Ping(outcome) => vec![ping::line(row, outcome)],
+        Outcome::Trace(outcome) => trace::lines(row, outcome),
         Outcome::Dns(outcome) => dns::line(row, outcome),
         Outcome::Http(outcome) => http::line(row, outcome),
         Outcome::Stamp(outcome) => stamp::line(row, outcome),
-        outcome => other::line(row, outcome),
+        outcome => vec![other::line(row, outcome)],
     };
     let time = time_us(&row.outcome.head()).map(|us| format!(" {us}000")).unwrap_or_default();
-    writeln!(out, "{}{time}", line.text)
+    for line in lines {
+        writeln!(out, "{}{time}", line.text)?;
+    }
+    Ok(())
 }
 
 /// A point: first its tags, then its fields.

@@ -3,6 +3,7 @@
 mod dns;
 mod http;
 mod ping;
+mod trace;
 mod stamp;
 
 use std::{
@@ -63,6 +64,7 @@ impl Page {
         match &row.outcome {
             Outcome::Ping(outcome) => ping::label(&mut samples, outcome),
             Outcome::Dns(outcome) => dns::label(&mut samples, outcome),
+            Outcome::Trace(outcome) => trace::label(&mut samples, outcome),
             Outcome::Stamp(outcome) => stamp::label(&mut samples, outcome),
             _ => {}
         }
@@ -82,6 +84,7 @@ impl Page {
         match &row.outcome {
             Outcome::Ping(outcome) => ping::add(&mut samples, outcome, lost(&head)),
             Outcome::Dns(outcome) => dns::add(&mut samples, outcome, lost(&head)),
+            Outcome::Trace(outcome) => trace::add(&mut samples, outcome),
             Outcome::Stamp(outcome) => stamp::add(&mut samples, outcome, lost(&head)),
             Outcome::Http(outcome) => http::add(&mut samples, outcome),
             _ => {}

@@ -5,6 +5,7 @@ mod http;
 mod other;
 mod ping;
 mod stamp;
+mod trace;
 
 use std::{
     fmt::Write as _,
@@ -54,6 +55,7 @@ fn line(outcome: &Outcome) -> Line {
         Outcome::Dns(outcome) => dns::line(outcome),
         Outcome::Http(outcome) => http::line(outcome),
         Outcome::Stamp(outcome) => stamp::line(outcome),
+        Outcome::Trace(outcome) => trace::line(outcome),
         outcome => other::line(outcome),
     }
 }

@@ -1,5 +1,7 @@
 //! Measurements.
 
+mod trace;
+
 use std::{num::NonZeroU32, path::PathBuf, time::Duration};
 
 use clap::{
@@ -9,6 +11,8 @@ use clap::{
 use imn_sink::format::Format;
 
 use super::{ConnectArgs, TlsArgs, tag};
+
+pub(crate) use trace::{TraceArgs, Transport};
 
 #[derive(Debug, Args)]
 pub(crate) struct PingArgs {

@@ -172,6 +172,9 @@ pub struct TraceResponder {
     pub sign: Option<String>,
     /// TTL or hop limit at which its answer arrived.
     pub reply_ttl: Option<u8>,
+    /// Bytes of its answer behind the IP header.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply_size: Option<u32>,
     /// TTL or hop limit at which the probe had arrived there; 1 unless somebody hides hops.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quoted_ttl: Option<u8>,
