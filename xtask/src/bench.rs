@@ -23,6 +23,8 @@ pub(crate) enum What {
     Dns,
     /// CPU time and latency per request of our engine, of curl and of blackbox_exporter, over loopback.
     Http,
+    /// Time of a trace and of ten cycles of our engine and of mtr, over six emulated routers; needs root.
+    Trace,
 }
 
 /// Alternated runs of each side; the median of an odd number is one of them.
@@ -34,6 +36,7 @@ pub(crate) fn bench(what: What) -> Result<()> {
         What::Icmp => icmp(),
         What::Dns => dns::dns(),
         What::Http => http::http(),
+        What::Trace => trace(),
     }
 }
 
@@ -52,6 +55,12 @@ fn icmp() -> Result<()> {
     println!("  fping  {theirs:.2} us");
     println!("  ratio  {:.2}", ours / theirs);
     Ok(())
+}
+
+fn trace() -> Result<()> {
+    install::for_benches()?;
+    // The comparison is a program of its own: it lives among emulated links.
+    run(cargo().args(["run", "--release", "--quiet", "--package", "imn-probe", "--example", "versus_mtr"]))
 }
 
 fn fping(program: &Path) -> &'static mut Command {

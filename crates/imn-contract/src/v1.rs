@@ -28,8 +28,7 @@ pub use outcome::{
     EchoInput, EchoOutcome,
     Head, HostOutcome,
     HttpHop, HttpOutcome, HttpPhases, IcmpExtension, IcmpObject, LossKind, MplsLabel, Outcome,
-    PingOutcome,
-    RttSummary, TlsOutcome, StampClock, StampClocks,
+    PingOutcome, RttSummary, TlsOutcome, StampClock, StampClocks,
     StampDirection, StampOutcome, TraceHop, TraceOutcome, TracePath, TraceResponder, Typed,
 };
 

@@ -194,6 +194,9 @@ impl TraceSpec {
         if self.first_hop > self.max_hops {
             return bad("first_hop", "use at most max_hops");
         }
+        if u32::from(self.cycles) * u32::from(self.max_hops - self.first_hop + 1) > Spec::MAX_PROBES {
+            return bad("count", "too many for so many hops: at most 500000 probes make a trace");
+        }
         Ok(())
     }
 

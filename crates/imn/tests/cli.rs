@@ -395,3 +395,46 @@ fn any_type_measures_from_here() {
     assert!(stderr(&wrong).starts_with("error: --param count: "), "{}", stderr(&wrong));
     assert!(stderr(&ends(&["measure", "echo", "x", "-o", "atlas"], 2)).contains("no form for the type echo"));
 }
+
+#[test]
+fn paths_of_loopback_in_every_format() {
+    if !require_root("paths_of_loopback_in_every_format") {
+        return;
+    }
+    for (protocol, targets) in
+        [("icmp", ["127.0.0.1", "::1"]), ("udp", ["127.0.0.1", "::1"]), ("tcp", ["127.0.0.1", "::1"])]
+    {
+        let base = ["mtr", targets[0], targets[1], "-c", "3", "-i", "10ms", "--protocol", protocol, "-o"];
+        let output = |format: &str| ends(&[&base[..], &[format]].concat(), 0);
+        for (row, target) in rows(&output("json")).iter().zip(targets) {
+            assert_eq!(
+                (&row["reached"], &row["distance"], &row["sent"]),
+                (&true.into(), &1.into(), &3.into()),
+                "{row}"
+            );
+            let hop = &row["hops"][0];
+            assert_eq!((&hop["address"], &hop["received"]), (&target.into(), &3.into()), "{row}");
+            assert_eq!(
+                (&hop["timestamp_source"], &hop["loss_kind"]),
+                (&"kernel".into(), &"none".into()),
+                "{row}"
+            );
+        }
+        let reports: Vec<Value> = serde_json::Deserializer::from_str(stdout(&output("mtr-json")))
+            .into_iter()
+            .collect::<Result<_, _>>()
+            .unwrap();
+        assert_eq!(reports[0]["report"]["hubs"][0]["Snt"], 3);
+        assert_eq!(stdout(&output("csv")).lines().count(), 3);
+        assert!(stdout(&output("table")).contains("127.0.0.1"));
+        assert!(stdout(&output("prometheus")).contains("imn_trace_hop_packets{"));
+        assert!(stdout(&output("influx")).contains("trace_hop,"));
+        let results: Vec<Value> = serde_json::from_str(stdout(&output("atlas"))).unwrap();
+        assert_eq!(results[0]["result"][0]["result"][0]["from"], "127.0.0.1");
+    }
+    let paths = ends(&["trace", "--multipath", "127.0.0.1", "-o", "json"], 0);
+    let row = &rows(&paths)[0];
+    assert_eq!((&row["paths_complete"], row["paths"].as_array().unwrap().len()), (&true.into(), 1), "{row}");
+    let wrong = ends(&["trace", "127.0.0.1", "--protocol", "icmp", "-p", "80"], 2);
+    assert!(stderr(&wrong).contains("--port"), "{}", stderr(&wrong));
+}

@@ -41,9 +41,9 @@ pub(crate) fn unmeasured(spec: &TraceSpec, error: String) -> TraceOutcome {
 pub(crate) fn outcome(spec: &TraceSpec, found: &Outcome) -> TraceOutcome {
     let ms = |span: Duration| nanos(span) as f64 / 1e6;
     let last = found.hops.last();
-    let ends = last.and_then(Hop::main).is_some_and(|node| {
-        found.reached || matches!(node.answer, Answer::Unreachable { .. })
-    });
+    let ends = last
+        .and_then(Hop::main)
+        .is_some_and(|node| found.reached || matches!(node.answer, Answer::Unreachable { .. }));
     let blank = Figures::default();
     let target = match last {
         Some(hop) if found.reached => Figures::of(hop),
@@ -266,10 +266,7 @@ fn extension(extension: &Extension) -> IcmpExtension {
         kind: object.kind,
         mpls: object.labels.iter().map(label).collect(),
     };
-    IcmpExtension {
-        rfc4884: extension.compliant,
-        objects: extension.objects.iter().map(object).collect(),
-    }
+    IcmpExtension { rfc4884: extension.compliant, objects: extension.objects.iter().map(object).collect() }
 }
 
 fn path(path: &trace::Path) -> TracePath {

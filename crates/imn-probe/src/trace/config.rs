@@ -126,6 +126,8 @@ impl Spec {
     pub const MAX_SIZE: u16 = 1472;
     /// Hops at most.
     pub const MAX_HOPS: u8 = 64;
+    /// Cycles times hops at most: all probes are kept until the trace ends.
+    pub const MAX_PROBES: u32 = 500_000;
 
     /// One cycle of ICMP probes to thirty hops at most, now, with a timeout of one second.
     pub fn new(key: u64, target: IpAddr) -> Self {
@@ -165,6 +167,9 @@ impl Spec {
         }
         if self.first_hop == 0 || self.first_hop > self.max_hops || self.max_hops > Self::MAX_HOPS {
             return Err("hops must be 1 to 64, the first not after the last");
+        }
+        if u32::from(self.cycles) * u32::from(self.max_hops - self.first_hop + 1) > Self::MAX_PROBES {
+            return Err("cycles times hops must be at most 500000");
         }
         if !(Self::MIN_SIZE..=Self::MAX_SIZE).contains(&self.size) {
             return Err("size must be 20 to 1472 bytes");

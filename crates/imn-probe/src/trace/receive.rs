@@ -189,8 +189,12 @@ impl Machine {
 
     /// An answer whose probe is not known any more, or never was.
     fn unattributed(&mut self, cookie: Option<Cookie>, mark: &Mark) {
-        let ours = cookie.is_some_and(|cookie| self.wrote(cookie, mark.target));
-        if ours {
+        let Some(cookie) = cookie else {
+            // Too little is quoted to say whether it was ours: it may answer a trace that has ended.
+            self.report.stats.foreign += 1;
+            return;
+        };
+        if self.wrote(cookie, mark.target) {
             self.report.stats.expired += 1;
             return;
         }

@@ -41,9 +41,9 @@ pub struct Stats {
     pub expired: u64,
     /// Genuine echo replies from an address that was not asked.
     pub wrong_source: u64,
-    /// Answers with a flow identifier of ours that quote nothing we sent, or carry a wrong tag.
+    /// Answers with a flow identifier of ours that carry or quote a wrong tag, or do not fit the probe they name.
     pub forged: u64,
-    /// TCP segments to a port of ours that answer no probe.
+    /// Answers with a flow identifier of ours that name no probe and have no tag: forged, or of a trace that has ended.
     pub foreign: u64,
     /// ICMP messages whose checksum is wrong.
     pub corrupted: u64,

@@ -1,3 +1,5 @@
+mod trace;
+
 use imn_contract::latest::{
     PingOutcome, RttSummary, StampClock, StampClocks, StampDirection, StampOutcome, TimestampSource, Typed,
 };

@@ -31,8 +31,10 @@ pub(crate) fn trace(args: TraceArgs) -> Result<Code> {
 /// `imn mtr`: ten cycles, and on a terminal a table that follows them.
 pub(crate) fn mtr(mut args: TraceArgs) -> Result<Code> {
     let table = args.measure.output.unwrap_or_default() == Format::Table;
-    args.measure.live |=
-        table && args.measure.from.is_none() && std::io::stdout().is_terminal() && args.measure.file.is_none();
+    args.measure.live |= table
+        && args.measure.from.is_none()
+        && std::io::stdout().is_terminal()
+        && args.measure.file.is_none();
     measure(args, MTR)
 }
 

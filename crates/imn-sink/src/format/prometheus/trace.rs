@@ -47,9 +47,8 @@ pub(super) fn add(samples: &mut Samples<'_>, outcome: &TraceOutcome) {
         }
         let help = "lost / (sent - unknown) of a hop";
         samples.of("imn_trace_hop_loss_ratio", help, &here, hop.loss_pct.map(|pct| pct / 100.0));
-        let forwarding = hop.loss_kind.map(|kind| {
-            f64::from(u8::from(kind == imn_contract::latest::LossKind::Forwarding))
-        });
+        let forwarding =
+            hop.loss_kind.map(|kind| f64::from(u8::from(kind == imn_contract::latest::LossKind::Forwarding)));
         let help = "Whether the loss of a hop is that of forwarded packets too";
         samples.of("imn_trace_hop_loss_is_forwarding", help, &here, forwarding);
         for (stat, value) in [

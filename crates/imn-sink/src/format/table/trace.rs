@@ -80,22 +80,27 @@ fn below(outcome: &TraceOutcome) -> Vec<String> {
         for node in others {
             let more = notes_of(node);
             lines.push(
-                format!("     {:<width$} {} of {}  {}", name(hop, node), node.received, hop.received, more.join(", "))
-                    .trim_end()
-                    .to_owned(),
+                format!(
+                    "     {:<width$} {} of {}  {}",
+                    name(hop, node),
+                    node.received,
+                    hop.received,
+                    more.join(", ")
+                )
+                .trim_end()
+                .to_owned(),
             );
         }
     }
-    match (&outcome.hops[shown..], answering) {
-        ([], _) => {}
-        ([hop], _) => lines.push(format!("{:>3}  *", hop.hop)),
-        ([first, .., last], _) => lines.push(format!("{:>3}  * to hop {}", first.hop, last.hop)),
+    match &outcome.hops[shown..] {
+        [] => {}
+        [hop] => lines.push(format!("{:>3}  *", hop.hop)),
+        [first, .., last] => lines.push(format!("{:>3}  * to hop {}", first.hop, last.hop)),
     }
     if outcome.paths_complete.is_some() {
         let flows: u32 = outcome.paths.iter().map(|path| path.flows).sum();
         for path in &outcome.paths {
-            let nodes: Vec<&str> =
-                path.addresses.iter().map(|node| node.as_deref().unwrap_or("*")).collect();
+            let nodes: Vec<&str> = path.addresses.iter().map(|node| node.as_deref().unwrap_or("*")).collect();
             lines.push(format!("path {}, {} of {flows} flows: {}", path.id, path.flows, nodes.join(" ")));
         }
     }
