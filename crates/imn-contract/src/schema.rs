@@ -6,10 +6,10 @@ use crate::{
     codec::Message,
     v1::{
         AgentControl, Announce, AssignmentFile, AssignmentMeta, AssignmentShard, Attempt, BatchColumns,
-        BgpOutcome, ControlReply, DnsOutcome, EchoOutcome, Health, Heartbeat, HostOutcome, HttpOutcome, JobRequest, JobResult,
-        JobView, LogLine, ModuleConfig, ModuleControl, PingOutcome, Progress, SimpleError, SimpleReply,
-        SimpleRequest,
-        StampOutcome, Submit, SubmitReply, Task, TaskReply, TraceOutcome, Watermark, WatermarkRequest,
+        BgpOutcome, ControlReply, DnsOutcome, EchoOutcome, Health, Heartbeat, HostOutcome, HttpOutcome,
+        JobRequest, JobResult, JobView, LogLine, ModuleConfig, ModuleControl, PingOutcome, Progress,
+        SimpleError, SimpleReply, SimpleRequest, StampOutcome, Submit, SubmitReply, Task, TaskReply,
+        TraceOutcome, Watermark, WatermarkRequest,
     },
 };
 

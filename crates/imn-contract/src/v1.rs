@@ -21,15 +21,11 @@ pub use module::{
     Announce, AnnounceEvent, ControlReply, Health, ModuleConfig, ModuleControl, ModuleOp, ModuleState,
 };
 pub use outcome::{
-    DnsCounts, DnsEdns, DnsFlags, DnsOutcome, DnsPhases, DnsRecord, DnsTls, DnsWrong, 
-    CertificateOutcome, 
-    
-    BgpOrigin, BgpOutcome, BgpPath, BgpSession, BgpUpdate, 
-    EchoInput, EchoOutcome,
-    Head, HostOutcome,
-    HttpHop, HttpOutcome, HttpPhases, IcmpExtension, IcmpObject, LossKind, MplsLabel, Outcome,
-    PingOutcome, RttSummary, TlsOutcome, StampClock, StampClocks,
-    StampDirection, StampOutcome, TraceHop, TraceOutcome, TracePath, TraceResponder, Typed,
+    BgpOrigin, BgpOutcome, BgpPath, BgpSession, BgpUpdate, CertificateOutcome, DnsCounts, DnsEdns, DnsFlags,
+    DnsOutcome, DnsPhases, DnsRecord, DnsTls, DnsWrong, EchoInput, EchoOutcome, Head, HostOutcome, HttpHop,
+    HttpOutcome, HttpPhases, IcmpExtension, IcmpObject, LossKind, MplsLabel, Outcome, PingOutcome,
+    RttSummary, StampClock, StampClocks, StampDirection, StampOutcome, TlsOutcome, TraceHop, TraceOutcome,
+    TracePath, TraceResponder, Typed,
 };
 
 pub(crate) const fn one() -> u32 {

@@ -1,7 +1,7 @@
 //! The modules that come with the product.
 
-pub(crate) mod dns;
 mod bgp;
+pub(crate) mod dns;
 mod echo;
 mod faulty;
 mod heartbeat;
@@ -21,7 +21,8 @@ use crate::{flight::Measurer, module::SharedModule, ping::Kind};
 pub(crate) use secure::SecureSpec;
 
 /// Types of the built-in modules.
-pub const KINDS: [&str; 10] = ["icmp", "tcp", "dns", "http", "stamp", "trace", "bgp", "echo", "faulty", "heartbeat"];
+pub const KINDS: [&str; 10] =
+    ["icmp", "tcp", "dns", "http", "stamp", "trace", "bgp", "echo", "faulty", "heartbeat"];
 
 /// The built-in module of a type or alias.
 pub fn builtin(kind: &str) -> Option<SharedModule> {

@@ -1,25 +1,35 @@
 //! The command line, as types.
 
+mod bgp;
 mod manage;
 mod measure;
 mod probe;
 mod role_or;
+mod stamp;
+mod web;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use imn_contract::{AgentId, IdError};
 
+use crate::exit::Exit;
+
+pub(crate) use bgp::{BgpVerb, WatchArgs};
 pub(crate) use manage::{
     AgentVerb, Common, ConfigVerb, ConnectArgs, DocsVerb, JobVerb, ModuleVerb, ResultsVerb, TargetFields,
     TargetVerb, TierFields, TierVerb, Watched,
 };
-pub(crate) use measure::{AnyArgs, MeasureArgs, PacketArgs, PingArgs, TcpArgs};
+pub(crate) use measure::{
+    AnyArgs, DnsArgs, MeasureArgs, PacketArgs, PingArgs, TcpArgs, TraceArgs, Transport,
+};
 pub(crate) use probe::{
     BgpProbe, DnsProbe, HttpProbe, IcmpProbe, LogPlace, MtrProbe, OutArgs, Output, ProbeArgs, ProbeVerb,
     RegistryProbe, RunArgs, WhoArgs,
 };
 pub(crate) use role_or::RoleOr;
+pub(crate) use stamp::{Numbering, StampReflectArgs, StampSendArgs, StampVerb, Timestamps};
+pub(crate) use web::{HttpArgs, TlsArgs};
 
 /// Internet Measurement Network: measures reachability, delay, loss and paths from many vantage points.
 #[derive(Debug, Parser)]
@@ -41,8 +51,22 @@ pub(crate) enum Command {
     Module(RoleOr<ModuleArgs, ModuleVerb>),
     /// Measure reachability and delay by ICMP echo.
     Ping(PingArgs),
-    /// Measure reachability and delay by TCP connect.
+    /// Measure reachability and delay by TCP connect, with --tls also the handshake and the certificate.
     Tcp(TcpArgs),
+    /// Ask a resolver for a name, over UDP, TCP, TLS or HTTPS.
+    Dns(DnsArgs),
+    /// Measure URLs: phases of the request, status, size, certificate.
+    Http(HttpArgs),
+    /// Measure each direction between two ends by STAMP: sender and reflector.
+    #[command(subcommand)]
+    Stamp(StampVerb),
+    /// Updates of BGP.
+    #[command(subcommand)]
+    Bgp(BgpVerb),
+    /// Find the path to a target: every hop at once, by ICMP, UDP or TCP.
+    Trace(TraceArgs),
+    /// Measure every hop of the path to a target, cycle by cycle.
+    Mtr(TraceArgs),
     /// Measure with any module type.
     Measure(AnyArgs),
     /// Run one probe on its own, without a server.
@@ -186,16 +210,28 @@ impl AgentArgs {
         AgentId::new(words.collect::<Vec<_>>().join("-"))
     }
 
-    pub(crate) fn tags(&self) -> BTreeMap<String, String> {
-        self.tags.iter().cloned().collect()
+    /// Its tags.
+    pub(crate) fn tags(&self) -> Result<BTreeMap<String, String>, Exit> {
+        once("--tag", &self.tags)
     }
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct ModuleArgs {
-    /// Module type: icmp, tcp, echo, faulty or heartbeat.
+    /// Module type: icmp, tcp, dns, http, stamp, echo, faulty or heartbeat.
     #[arg(value_name = "TYPE")]
     pub(crate) kind: String,
+}
+
+/// Pairs of which each key may be given once: of two values one would be lost.
+pub(crate) fn once(flag: &str, pairs: &[(String, String)]) -> Result<BTreeMap<String, String>, Exit> {
+    let mut map = BTreeMap::new();
+    for (key, value) in pairs {
+        if map.insert(key.clone(), value.clone()).is_some() {
+            return Err(Exit::usage(format!("{flag} {key}=… is given twice: give each key once")));
+        }
+    }
+    Ok(map)
 }
 
 fn tag(text: &str) -> Result<(String, String), String> {

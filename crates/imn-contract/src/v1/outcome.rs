@@ -1,13 +1,13 @@
 //! Outcomes of measurements: what a module found, a file for each type.
 
-mod dns;
 mod bgp;
+mod dns;
 mod echo;
 mod heartbeat;
 mod http;
 mod ping;
-mod tls;
 mod stamp;
+mod tls;
 mod trace;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -16,14 +16,14 @@ use serde_json::{Value, json};
 use super::TimestampSource;
 use crate::{id::ModuleType, name::canonical_type};
 
-pub use dns::{DnsCounts, DnsEdns, DnsFlags, DnsOutcome, DnsPhases, DnsRecord, DnsTls, DnsWrong};
 pub use bgp::{BgpOrigin, BgpOutcome, BgpPath, BgpSession, BgpUpdate};
+pub use dns::{DnsCounts, DnsEdns, DnsFlags, DnsOutcome, DnsPhases, DnsRecord, DnsTls, DnsWrong};
 pub use echo::{EchoInput, EchoOutcome};
 pub use heartbeat::HostOutcome;
 pub use http::{HttpHop, HttpOutcome, HttpPhases};
 pub use ping::{PingOutcome, RttSummary};
-pub use tls::{CertificateOutcome, TlsOutcome};
 pub use stamp::{StampClock, StampClocks, StampDirection, StampOutcome};
+pub use tls::{CertificateOutcome, TlsOutcome};
 pub use trace::{
     IcmpExtension, IcmpObject, LossKind, MplsLabel, TraceHop, TraceOutcome, TracePath, TraceResponder,
 };

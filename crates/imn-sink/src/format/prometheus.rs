@@ -3,8 +3,8 @@
 mod dns;
 mod http;
 mod ping;
-mod trace;
 mod stamp;
+mod trace;
 
 use std::{
     borrow::Cow,
