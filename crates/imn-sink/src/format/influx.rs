@@ -20,9 +20,9 @@ pub(super) fn row(out: &mut impl Write, row: &Row) -> io::Result<()> {
     let lines = match &row.outcome {
         Outcome::Ping(outcome) => vec![ping::line(row, outcome)],
         Outcome::Trace(outcome) => trace::lines(row, outcome),
-        Outcome::Dns(outcome) => dns::line(row, outcome),
-        Outcome::Http(outcome) => http::line(row, outcome),
-        Outcome::Stamp(outcome) => stamp::line(row, outcome),
+        Outcome::Dns(outcome) => vec![dns::line(row, outcome)],
+        Outcome::Http(outcome) => vec![http::line(row, outcome)],
+        Outcome::Stamp(outcome) => vec![stamp::line(row, outcome)],
         outcome => vec![other::line(row, outcome)],
     };
     let time = time_us(&row.outcome.head()).map(|us| format!(" {us}000")).unwrap_or_default();
