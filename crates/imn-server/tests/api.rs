@@ -34,15 +34,18 @@ async fn targets_live_from_post_to_delete() {
     assert_eq!(made.header("etag"), "\"1\"");
     assert_eq!((&target["kind"], &target["monitoring_state"]), (&json!("ip"), &json!("unknown")));
 
+    let probes = json!([{ "type": "icmp" }, { "type": "http" }, { "type": "bgp" }]);
+    let any = json!({ "name": "any", "probe_interval": "30s", "probes": probes });
+    bench.post("/api/v1/tiers", &any).await.expect(201);
     for (spec, paths) in [
         (json!({ "ip": "2001:DB8::0:1" }), vec!["2001:db8::1", "2001:DB8:0::1", "%5B2001%3Adb8%3A%3A1%5D"]),
         (json!({ "host": "Example.COM." }), vec!["example.com", "EXAMPLE.com"]),
         (
-            json!({ "url": "https://Example.com/a b".replace(' ', "%20") }),
+            json!({ "url": "https://Example.com/a b".replace(' ', "%20"), "tier": "any" }),
             vec!["https%3A%2F%2Fexample.com%2Fa%2520b"],
         ),
         (json!({ "address": "192.0.2.7" }), vec!["192.0.2.7"]),
-        (json!({ "prefix": "198.51.100.0/24", "tier": "low" }), vec!["198.51.100.0%2F24"]),
+        (json!({ "prefix": "198.51.100.0/24", "tier": "any" }), vec!["198.51.100.0%2F24"]),
     ] {
         let made = bench.post(TARGETS, &spec).await.expect(201);
         for path in paths {
@@ -154,7 +157,7 @@ async fn bad_input_names_the_field() {
     }
     // What is no JSON is said to be none, with the place, and no field is blamed.
     for (text, place) in [
-        ("{\"ip\": \"192.0.2.1\n", "line 2, column 0"),
+        ("{\"ip\": \"192.0.2.1\n", "line 1, column 17"),
         ("{\"ip\": 192.0.2.1}", "line 1, column 13"),
         ("{\n \"ip\": \"192.0.2.1\",\n}", "line 3, column 1"),
         ("{\"ip\": 7, \"tier\": }", "line 1, column 20"),

@@ -20,8 +20,8 @@ pub(super) const COLUMNS: &[Column] = &[
     column("snapshots", U64, "Entries of tables"),
     column("prefixes", U64, "Different prefixes in the updates"),
     column("peers", U64, "Different peers in the updates"),
-    column("origins", List(&Struct(ORIGIN)), "The origins announced, the most frequent first, at most 64"),
-    column("paths", List(&Struct(PATH)), "The paths announced, the most frequent first, at most 64"),
+    column("origins", List(&Struct(ORIGIN)), "The origins announced, the most frequent first, at most 32"),
+    column("paths", List(&Struct(PATH)), "The paths announced, the most frequent first, at most 32"),
     column("updates", List(&Struct(UPDATE)), "The updates, in the order in which they were received"),
     column(
         "updates_omitted",

@@ -90,6 +90,7 @@ const RESPONDER: &[Column] = &[
         U32,
         "TTL or hop limit at which the probe had arrived there; 1 unless somebody hides hops",
     ),
+    column("reply_size", U32, "Bytes of its answer behind the IP header"),
     column("extension", Struct(ICMP_EXTENSION), "ICMP extension (RFC 4884) of its last error that had one"),
 ];
 
