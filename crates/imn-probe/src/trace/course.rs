@@ -369,7 +369,7 @@ mod tests {
         course.arrive(0, 12, 0, answered("198.51.100.12", Answer::TimeExceeded), 4 * MS);
         assert_eq!(burst(&mut course, 4 * MS), (17..=20).collect::<Vec<_>>());
         course.arrive(0, 18, 0, answered("192.0.2.9", Answer::EchoReply), 9 * MS);
-        assert_eq!(burst(&mut course, 9 * MS), []);
+        assert_eq!(burst(&mut course, 9 * MS), Vec::<u8>::new());
         assert_eq!(burst(&mut course, 50 * MS), (1..=18).collect::<Vec<_>>());
         assert_eq!(course.next(51 * MS), Next::Nothing);
         assert_eq!((course.limit(0), course.tracks[0].reached), (18, true));
