@@ -4,6 +4,7 @@
 //! message) takes its topic and headers from it.
 
 mod icmp;
+mod mtr;
 
 use std::io;
 
@@ -132,6 +133,11 @@ pub fn records(probe: &Probe, row: &Row) -> io::Result<Vec<Record>> {
             let status = icmp::status(outcome);
             Ok(vec![line(probe, row, ("icmp.metrics", "icmp"), status, icmp::fields(outcome))?])
         }
+        Outcome::Trace(outcome) => {
+            let status = mtr::status(outcome);
+            let hops = mtr::hops(outcome).into_iter();
+            hops.map(|fields| line(probe, row, ("mtr.metrics", "mtr"), status, fields)).collect()
+        }
         outcome => {
             let text = format!("there are no records of the type {}", outcome.name());
             Err(io::Error::new(io::ErrorKind::Unsupported, text))
@@ -174,7 +180,7 @@ fn status(head: &Head<'_>) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use imn_contract::latest::{PingOutcome, Typed};
+    use imn_contract::latest::{PingOutcome, TraceHop, TraceOutcome, Typed};
     use serde_json::{Value, json};
 
     use super::*;
@@ -209,6 +215,27 @@ mod tests {
             headers[1..],
             [("probe_type", "icmp"), ("geo_location", "London, UK"), ("target", "192.0.2.1")]
         );
+    }
+
+    #[test]
+    fn a_trace_is_a_record_per_hop() {
+        let mut outcome = TraceOutcome::unmeasured("192.0.2.9", 1000, String::new());
+        (outcome.sent, outcome.received, outcome.reached, outcome.error) = (2, 2, true, None);
+        outcome.time = Some("2026-11-20T08:00:00.000001Z".to_owned());
+        let address = |n: u8| (n != 2).then(|| format!("192.0.2.{n}"));
+        let hop = |n| TraceHop { hop: n, address: address(n), sent: 2, ..TraceHop::default() };
+        outcome.hops = [1, 2, 9].map(hop).to_vec();
+        let records = records(&probe(), &Row::new(outcome)).unwrap();
+        let values: Vec<Value> =
+            records.iter().map(|record| serde_json::from_str(&record.text).unwrap()).collect();
+        let expected = json!({
+            "probe_id": "p1", "probe_type": "mtr", "geo_location": "London, UK",
+            "timestamp": "2026-11-20T08:00:00.000001Z", "target": "192.0.2.9", "status": "success",
+            "hop": 1, "ip": "192.0.2.1", "host": "192.0.2.1", "loss_pct": null, "sent": 2, "last_rtt_ms": null,
+            "avg_rtt_ms": null, "best_rtt_ms": null, "worst_rtt_ms": null, "stddev_ms": null,
+        });
+        assert_eq!((values.len(), &values[0], records[0].topic), (3, &expected, "mtr.metrics"));
+        assert_eq!((&values[1]["hop"], &values[1]["ip"]), (&json!(2), &Value::Null));
     }
 
     #[test]

@@ -21,7 +21,7 @@ const MTR: u16 = 10;
 /// Time for what a trace does beyond its cycles: looking ahead of silent hops, resolving a name.
 const SLACK: Duration = Duration::from_secs(10);
 /// Time for looking for parallel paths.
-const PATHS: Duration = Duration::from_secs(60);
+const PATHS: Duration = Duration::from_mins(1);
 
 /// `imn trace`: one cycle, and the path.
 pub(crate) fn trace(args: TraceArgs) -> Result<Code> {

@@ -178,7 +178,7 @@ fn python() -> Option<PathBuf> {
 
 #[test]
 fn sagan_reads_traceroutes() {
-    const SCRIPT: &str = r#"
+    const SCRIPT: &str = r"
 import json, sys
 from ripe.atlas.sagan import Result
 for raw in json.load(sys.stdin):
@@ -188,7 +188,7 @@ for raw in json.load(sys.stdin):
     print(json.dumps([type(result).__name__, result.af, result.destination_address, result.source_address,
                       result.protocol, result.paris_id, result.total_hops, result.destination_ip_responded,
                       result.end_time.isoformat(), hops, icmp]))
-"#;
+";
     let Some(python) = python() else {
         return imn_testkit::skip("sagan_reads_traceroutes", "no Python with sagan: cargo xtask test");
     };
