@@ -169,7 +169,7 @@ fn hops_loss_and_averages_are_those_of_mtr() {
     }
     assert!(lost[2..].iter().sum::<u64>() > 0);
     println!("10 cycles at 100 ms: {took:?}");
-    assert!(took.iter().all(|took| *took <= Duration::from_millis(1500)), "{took:?}");
+    assert!(took.iter().all(|took| (900..=1500).contains(&took.as_millis())), "{took:?}");
 }
 
 #[test]

@@ -89,7 +89,8 @@ pub struct Spec {
     pub target: IpAddr,
     /// What to send.
     pub protocol: Protocol,
-    /// When the first cycle is due. What is due in the past begins at once, and its lateness told.
+    /// When the first cycle is due. What is due in the past begins at once, and its lateness told; further cycles
+    /// follow at the interval.
     pub due: Timestamp,
     /// Cycles, 1..=65,535. Not with `multipath`.
     pub cycles: u16,

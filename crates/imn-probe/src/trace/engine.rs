@@ -173,7 +173,10 @@ impl Machine {
             Some(source) => Ok(source),
             None => source_toward(spec.target),
         };
-        let mut course = Course::new(spec, source.as_ref().ok().copied(), due, internal);
+        // A trace that begins late is late as a whole: its cycles keep their distance.
+        let begin = due.max(now.mono);
+        let mut course = Course::new(spec, source.as_ref().ok().copied(), begin, internal);
+        course.lateness = begin - due;
         if let Err(error) = source {
             course.errno = Some(error.raw_os_error().unwrap_or(libc::ENETUNREACH));
         }
