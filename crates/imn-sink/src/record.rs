@@ -1,10 +1,10 @@
 //! Records of standalone probes: one JSON object each, with the fields of page interface and no others.
 //!
-//! The fields of a type stand in a file of its own. What carries a record (a line of a file, a NATS message, a Kafka
+//! The fields of a type are those of its form. What carries a record (a line of a file, a NATS message, a Kafka
 //! message) takes its topic and headers from it.
 
+mod form;
 mod icmp;
-mod mtr;
 
 use std::io;
 
@@ -13,6 +13,7 @@ use imn_runtime::clock;
 use serde::Serialize;
 
 use crate::format::Row;
+use form::Form;
 
 /// Topic of registry messages.
 const REGISTRY: &str = "agent.registry";
@@ -61,7 +62,7 @@ struct Line<'a, F> {
     geo_location: &'a str,
     timestamp: String,
     target: &'a str,
-    status: &'static str,
+    status: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
     #[serde(flatten)]
@@ -128,31 +129,25 @@ impl Health<'_> {
 /// # Errors
 /// [`io::ErrorKind::Unsupported`] for a type without records.
 pub fn records(probe: &Probe, row: &Row) -> io::Result<Vec<Record>> {
-    match &row.outcome {
-        Outcome::Ping(outcome) => {
-            let status = icmp::status(outcome);
-            Ok(vec![line(probe, row, ("icmp.metrics", "icmp"), status, icmp::fields(outcome))?])
-        }
-        Outcome::Trace(outcome) => {
-            let status = mtr::status(outcome);
-            let hops = mtr::hops(outcome).into_iter();
-            hops.map(|fields| line(probe, row, ("mtr.metrics", "mtr"), status, fields)).collect()
-        }
-        outcome => {
-            let text = format!("there are no records of the type {}", outcome.name());
-            Err(io::Error::new(io::ErrorKind::Unsupported, text))
-        }
+    let head = row.outcome.head();
+    if let Outcome::Ping(outcome) = &row.outcome {
+        let status = icmp::status(outcome);
+        return Ok(vec![line(probe, &head, ("icmp.metrics", "icmp"), status, icmp::fields(outcome))?]);
     }
+    let name = row.outcome.name();
+    let unsupported =
+        || io::Error::new(io::ErrorKind::Unsupported, format!("there are no records of the type {name}"));
+    let form = Form::of(name).ok_or_else(unsupported)?;
+    form.records(probe, &head, &serde_json::to_value(&row.outcome)?)
 }
 
 fn line(
     probe: &Probe,
-    row: &Row,
+    head: &Head<'_>,
     (topic, kind): (&'static str, &'static str),
-    status: &'static str,
+    status: &str,
     fields: impl Serialize,
 ) -> io::Result<Record> {
-    let head = row.outcome.head();
     let text = serde_json::to_string(&Line {
         probe_id: &probe.id,
         probe_type: kind,
@@ -180,7 +175,7 @@ fn status(head: &Head<'_>) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use imn_contract::latest::{PingOutcome, TraceHop, TraceOutcome, Typed};
+    use imn_contract::latest::{PingOutcome, Typed};
     use serde_json::{Value, json};
 
     use super::*;
@@ -215,27 +210,6 @@ mod tests {
             headers[1..],
             [("probe_type", "icmp"), ("geo_location", "London, UK"), ("target", "192.0.2.1")]
         );
-    }
-
-    #[test]
-    fn a_trace_is_a_record_per_hop() {
-        let mut outcome = TraceOutcome::unmeasured("192.0.2.9", 1000, String::new());
-        (outcome.sent, outcome.received, outcome.reached, outcome.error) = (2, 2, true, None);
-        outcome.time = Some("2026-11-20T08:00:00.000001Z".to_owned());
-        let address = |n: u8| (n != 2).then(|| format!("192.0.2.{n}"));
-        let hop = |n| TraceHop { hop: n, address: address(n), sent: 2, ..TraceHop::default() };
-        outcome.hops = [1, 2, 9].map(hop).to_vec();
-        let records = records(&probe(), &Row::new(outcome)).unwrap();
-        let values: Vec<Value> =
-            records.iter().map(|record| serde_json::from_str(&record.text).unwrap()).collect();
-        let expected = json!({
-            "probe_id": "p1", "probe_type": "mtr", "geo_location": "London, UK",
-            "timestamp": "2026-11-20T08:00:00.000001Z", "target": "192.0.2.9", "status": "success",
-            "hop": 1, "ip": "192.0.2.1", "host": "192.0.2.1", "loss_pct": null, "sent": 2, "last_rtt_ms": null,
-            "avg_rtt_ms": null, "best_rtt_ms": null, "worst_rtt_ms": null, "stddev_ms": null,
-        });
-        assert_eq!((values.len(), &values[0], records[0].topic), (3, &expected, "mtr.metrics"));
-        assert_eq!((&values[1]["hop"], &values[1]["ip"]), (&json!(2), &Value::Null));
     }
 
     #[test]

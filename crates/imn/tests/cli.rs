@@ -383,6 +383,9 @@ fn any_type_measures_from_here() {
     assert!(stdout(&csv).starts_with("agent,target,address,time,success,error,outcome\n,a,"));
     assert!(stderr(&csv).contains("\"targets\":1"));
 
+    let nameless = ends(&["measure", "heartbeat", "here", "-o", "json"], 0);
+    assert!(stdout(&nameless).contains("\"target\":\"here\""), "{}", stdout(&nameless));
+
     // One that fails, one that takes too long, and what is no measurement at all.
     let failed = ends(&["measure", "faulty", "x", "--param", "mode=error", "-o", "json"], 3);
     assert!(stdout(&failed).contains("\"target\":\"x\""), "{}", stdout(&failed));

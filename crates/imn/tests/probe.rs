@@ -2,7 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, UdpSocket},
+    time::Duration,
+};
 
 use imn_testkit::{NatsServer, Process, Program, require_root, wait_until};
 use serde_json::Value;
@@ -159,4 +164,69 @@ fn a_health_check_passes_or_fails() {
     }
     let registry = run(imn(&["probe", "registry", "--probe-id", "p1", "--location", "here"]));
     assert_eq!(keys(&serde_json::from_str(registry.stdout.trim()).unwrap()), REGISTRY);
+}
+
+const COMMON: &str = "geo_location probe_id probe_type status target timestamp";
+
+/// A web server that says `hello` to everybody.
+fn web() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut request = [0; 4096];
+            let _ = stream.read(&mut request);
+            let _ =
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello");
+        }
+    });
+    address
+}
+
+/// A name server for which every name has the address 192.0.2.7 (RFC 1035, section 4).
+fn names() -> SocketAddr {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut message = [0; 4096];
+        while let Ok((_, from)) = socket.recv_from(&mut message) {
+            let name = message[12..].iter().position(|byte| *byte == 0).unwrap();
+            let mut answer = message[..12 + name + 5].to_vec();
+            answer[2] |= 0x80;
+            answer[4..12].copy_from_slice(&[0, 1, 0, 1, 0, 0, 0, 0]);
+            answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 7]);
+            let _ = socket.send_to(&answer, from);
+        }
+    });
+    address
+}
+
+#[test]
+fn every_type_has_the_fields_that_its_readers_rely_on() {
+    if !require_root("every_type_has_the_fields_that_its_readers_rely_on") {
+        return;
+    }
+    let (url, server) = (format!("http://{}/", web()), names().to_string());
+    let http = "bytes connect_ms dns_ms response_time_ms status_code tls_ms ttfb_ms url";
+    let dns = "answers latency_ms query rcode record_type resolver";
+    let mtr = "avg_rtt_ms best_rtt_ms hop host ip last_rtt_ms loss_pct sent stddev_ms worst_rtt_ms";
+    for (kind, flags, fields, known) in [
+        ("http", vec!["--url", &url], http, ("status_code", Value::from(200))),
+        ("dns", vec!["--target", "example.net", "--resolver", &server], dns, ("rcode", "NOERROR".into())),
+        ("mtr", vec!["--target", "127.0.0.1", "-c", "2"], mtr, ("ip", "127.0.0.1".into())),
+    ] {
+        let base = ["probe", kind, "--probe-id", "p1", "--location", "here", "--interval", "500ms"];
+        let mut process = imn(&[&base[..], &flags].concat()).spawn().unwrap();
+        let lines = wait_lines(&mut process, "records", |lines| lines.len() >= 3);
+        let mut expected: Vec<&str> = COMMON.split(' ').chain(fields.split(' ')).collect();
+        expected.sort_unstable();
+        let record = &lines[2];
+        assert_eq!(keys(record), expected.join(" "), "{record}");
+        assert_eq!((&record["probe_type"], &record["status"]), (&kind.into(), &"success".into()), "{record}");
+        assert_eq!(record[known.0], known.1, "{record}");
+        process.terminate();
+        assert!(process.wait_deadline(PATIENCE).unwrap().success(), "{}", process.tail());
+        let check = imn(&[&base[..], &flags, &["--health-check"]].concat()).run(PATIENCE).unwrap();
+        assert_eq!(check.stdout, "PASSED\n", "{}", check.stderr);
+    }
 }

@@ -13,7 +13,11 @@ use imn_runtime::task::Signals;
 use imn_sink::format::Row;
 use tokio::sync::mpsc;
 
-use super::{Work, failed, how::Ask, report::Report};
+use super::{
+    Work, failed,
+    how::{Ask, named},
+    report::Report,
+};
 use crate::exit::Code;
 
 /// Targets measured at once.
@@ -54,7 +58,7 @@ pub(super) async fn run(work: &Work, ask: &Ask, mut report: Report) -> Result<Co
             },
         };
         let outcome = match found {
-            Ok(outcome) => outcome,
+            Ok(outcome) => named(outcome, &work.targets[number]),
             // What this process may not do it may not do for any target.
             Err(fault) if fault.is(ErrorCode::Denied) || fault.is(ErrorCode::Invalid) => {
                 return Err(failed(&fault, ask.flag).into());

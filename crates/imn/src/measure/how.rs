@@ -104,6 +104,17 @@ impl How {
     }
 }
 
+/// The same outcome, which says of which target it is: that of an unknown type need not.
+pub(super) fn named(mut outcome: Outcome, target: &str) -> Outcome {
+    let nameless = outcome.head().target.is_empty();
+    if let Outcome::Other(Value::Object(fields)) = &mut outcome
+        && nameless
+    {
+        fields.insert("target".to_owned(), json!(target));
+    }
+    outcome
+}
+
 fn params(spec: &PingSpec) -> Map<String, Value> {
     let mut params = Map::new();
     let mut set = |name: &str, value: Value| params.insert(name.to_owned(), value);

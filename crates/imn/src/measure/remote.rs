@@ -14,7 +14,7 @@ use imn_runtime::{clock, nats, task::Signals};
 use imn_sink::format::Row;
 use serde_json::{Value, json};
 
-use super::{Work, report::Report};
+use super::{Work, how::named, report::Report};
 use crate::{
     client::{self, Client},
     exit::Code,
@@ -118,7 +118,7 @@ fn rows(work: &Work, kind: &ModuleType, number: usize, job: &Value) -> Vec<Row> 
                 let error = if reason.is_empty() { state.to_owned() } else { format!("{state}: {reason}") };
                 work.how.unmeasured(target, error)
             }
-            outcome => Outcome::read(kind, outcome.clone()),
+            outcome => named(Outcome::read(kind, outcome.clone()), target),
         };
         let time = |name: &str| clock::parse_rfc3339(result[name].as_str()?).ok();
         let elapsed =

@@ -33,6 +33,8 @@ use window::Windows;
 
 /// Targets measured at once.
 const AT_ONCE: usize = 64;
+/// What is observed leaves at least this often: so little is kept that nothing need be left out.
+const OFTEN: Duration = Duration::from_secs(1);
 /// How long a health check observes.
 const LOOK: Duration = Duration::from_secs(5);
 /// An address by whose route that of this host is found; nothing is sent to it (RFC 5737).
@@ -142,13 +144,14 @@ async fn keep(
     let mut vital = Vital::new(started);
     output.write(&registration(probe, vec![plan.metric], started)?).await?;
     output.flush().await?;
-    let mut windows = plan.standing.then(|| Windows::open(plan, run.interval)).transpose()?;
+    let interval = if plan.standing { run.interval.min(OFTEN) } else { run.interval };
+    let mut windows = plan.standing.then(|| Windows::open(plan, interval)).transpose()?;
     tracing::info!(probe = probe.id, kind = plan.metric, targets = plan.jobs.len(), "probe started");
     let mut health = tokio::time::interval_at(started + run.health_interval, run.health_interval);
     health.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     // A run that takes longer than the interval puts off the next one: no two are under way at a time.
-    let first = if plan.standing { started + run.interval } else { started };
-    let mut due = tokio::time::interval_at(first, run.interval);
+    let first = if plan.standing { started + interval } else { started };
+    let mut due = tokio::time::interval_at(first, interval);
     due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
         tokio::select! {
@@ -168,8 +171,8 @@ async fn keep(
                     }
                     None => once(worker, plan, probe, &mut vital, output).await?,
                 }
-                if begun.elapsed() > run.interval {
-                    let (took, interval) = (begun.elapsed(), run.interval);
+                if begun.elapsed() > interval {
+                    let took = begun.elapsed();
                     tracing::warn!(?took, ?interval, "a run took longer than the interval; runs are left out");
                 }
             }
