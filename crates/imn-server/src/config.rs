@@ -66,7 +66,7 @@ impl Default for StreamBytes {
 impl Config {
     /// One partition, commits every 200 ms, the built-in types, nothing seeded.
     pub fn new(listen: SocketAddr) -> Self {
-        let types = ["icmp", "tcp", "dns", "http", "stamp", "echo", "faulty", "heartbeat", "bgp"];
+        let types = ["icmp", "tcp", "dns", "http", "stamp", "trace", "bgp", "echo", "faulty", "heartbeat"];
         Self {
             listen,
             partitions: 1,
