@@ -1,5 +1,7 @@
 //! `dns` as a job and as standing work, against a real name server.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::time::{Duration, Instant};
 
 use imn_contract::latest::{Assignment, DnsOutcome, Outcome, TimestampSource};

@@ -1,4 +1,5 @@
-//! Measurement engines: ICMP echo, TCP connect and traces in batches; TLS, HTTP and STAMP sessions one by one.
+//! Measurement engines: ICMP echo, TCP connect and traces in batches; DNS, TLS, HTTP and
+//! STAMP sessions one by one; BGP updates as they come.
 //!
 //! A batching engine is one thread and a few system objects. Callers hand it [rounds](icmp::Round), each with the time it is
 //! due, and read [batches of outcomes](Batch) from a bounded channel. All classification happens here: answered,
