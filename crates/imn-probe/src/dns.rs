@@ -40,6 +40,7 @@ use crate::clock::monotonic;
 use crate::pace::Pace;
 use crate::tls::{self, Client, Trust};
 use config::Ask;
+use stamp::Keeper;
 use stream::Stream;
 
 /// Files that the process needs for something else.
@@ -51,6 +52,7 @@ pub struct Engine {
     slots: Semaphore,
     pace: Mutex<Pace>,
     floor: Option<Duration>,
+    _stamping: Keeper,
     trust: Option<Trust>,
     verified: OnceLock<Client>,
     unverified: OnceLock<Client>,
@@ -63,10 +65,12 @@ impl Engine {
         let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |limits| limits.0);
         let files = usize::try_from(files).unwrap_or(usize::MAX);
         let open = config.max_open.min(files.saturating_sub(SPARE_FILES)).clamp(16, Semaphore::MAX_PERMITS);
+        let stamping = Keeper::new();
         Self {
             slots: Semaphore::new(open),
             pace: Mutex::new(Pace::new(config.rate, config.prefix_rate)),
             floor: udp::floor(),
+            _stamping: stamping,
             trust: None,
             verified: OnceLock::new(),
             unverified: OnceLock::new(),

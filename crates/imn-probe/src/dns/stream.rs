@@ -16,8 +16,9 @@ use tokio::net::TcpStream;
 
 use super::config::Query;
 use super::outcome::Failure;
-use super::stamp::{self, Lap, Stopwatch};
+use super::stamp::{self, Lap, Stopwatch, genuine};
 use crate::dial;
+use crate::outcome::Timestamp;
 use crate::sys::RecvBatch;
 
 /// Segments of a query are few: transmit timestamps read at most.
@@ -101,6 +102,7 @@ impl Trial {
 /// Receives into `buffer`, and tells the stamp of the last segment of it.
 fn receive(fd: RawFd, buffer: &mut [u8], control: &mut [u8]) -> io::Result<(usize, Option<u64>)> {
     let mut parts = [io::IoSliceMut::new(buffer)];
+    let before = Timestamp::now();
     let message = recvmsg::<()>(fd, &mut parts, Some(control), MsgFlags::MSG_DONTWAIT)?;
     let stamp = message.cmsgs()?.find_map(|control| match control {
         ControlMessageOwned::ScmTimestampsns(stamps) => {
@@ -110,7 +112,7 @@ fn receive(fd: RawFd, buffer: &mut [u8], control: &mut [u8]) -> io::Result<(usiz
         }
         _ => None,
     });
-    Ok((message.bytes, stamp))
+    Ok((message.bytes, genuine(stamp, before)))
 }
 
 impl AsyncRead for Stream {

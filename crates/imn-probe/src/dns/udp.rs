@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::config::{Ask, Mismatch, Query};
 use super::outcome::{Failure, Outcome};
-use super::stamp::{self, Stopwatch};
+use super::stamp::{self, Stopwatch, genuine};
 use crate::outcome::{Fate, Timestamp};
 use crate::sys::{RecvBatch, receive_drops, set_option};
 use crate::tcp::own_fault;
@@ -26,6 +26,8 @@ const AT_ONCE: usize = 2;
 /// Errors of the socket that are passed over in one go: each reading takes one off.
 const MOST_ERRORS: usize = 16;
 const FLOOR_SAMPLES: usize = 5;
+/// Of the first, the kernel may not yet take stamps.
+const FLOOR_TRIES: usize = 200;
 
 thread_local! {
     static BUFFERS: RefCell<RecvBatch> = RefCell::new(RecvBatch::new(AT_ONCE, DATAGRAM));
@@ -132,11 +134,13 @@ fn drain(socket: &impl AsFd, resolver: SocketAddr, ask: &Ask, outcome: &mut Outc
     BUFFERS.with_borrow_mut(|batch| {
         let mut failed = 0;
         loop {
+            let before = Timestamp::now();
             match batch.receive(socket, false) {
                 Ok(0) => break,
                 Ok(count) => {
                     for index in 0..count {
                         take(batch, index, resolver, ask, outcome, seen);
+                        seen.received = genuine(seen.received, before);
                     }
                     if outcome.answer.is_some() {
                         return;
@@ -225,15 +229,16 @@ pub(super) fn floor() -> Option<Duration> {
         from.send_to(&[0; 64], to.local_addr().ok()?).ok()?;
         BUFFERS.with_borrow_mut(|batch| {
             let mut stamp = |socket: &UdpSocket, errors| {
+                let before = Timestamp::now();
                 let count = batch.receive(&socket.as_fd(), errors).ok()?;
-                (count > 0).then(|| batch.control(0).stamp)?
+                (count > 0).then(|| genuine(batch.control(0).stamp, before))?
             };
             let sent = stamp(&from, true)?;
             let received = stamp(&to, false)?;
             Some(Duration::from_nanos(received.checked_sub(sent)?) * 2)
         })
     };
-    let mut samples: Vec<Duration> = (0..FLOOR_SAMPLES).filter_map(sample).collect();
+    let mut samples: Vec<Duration> = (0..FLOOR_TRIES).filter_map(sample).take(FLOOR_SAMPLES).collect();
     samples.sort_unstable();
     imn_metric::percentile(&samples, 0.5)
 }
