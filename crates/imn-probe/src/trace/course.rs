@@ -1,7 +1,7 @@
 //! The course of one trace: what to send next, and what the answers say about the path. No clock, no sockets.
 //!
-//! Every hop is probed in parallel. As the path's length is unknown at first, probes go out to a *horizon* of sixteen
-//! hops, and each answer moves it to eight hops behind the hop that answered; so a trace takes a round trip and a
+//! Every hop is probed in parallel. As the path's length is unknown at first, probes go out to a *horizon* of ten hops,
+//! and each answer moves it to eight hops behind the hop that answered; so a trace takes a round trip and a
 //! little, and wastes few probes. Where nothing answers any more, the horizon moves by eight after a pause. Once the
 //! path's end has answered, nothing is sent beyond it.
 
@@ -17,7 +17,7 @@ use super::outcome::{Probe, Responder};
 use super::packet::Answer;
 
 /// Hops probed at once at first, and hops probed ahead of the last that answered.
-const FIRST_WINDOW: u8 = 16;
+const FIRST_WINDOW: u8 = 10;
 const WINDOW: u8 = 8;
 /// The horizon moves by itself after this time without an answer, or one and a half of the longest round trip.
 const PAUSE: u64 = 100_000_000;
@@ -59,6 +59,8 @@ pub(crate) struct Track {
     horizon: u8,
     /// Last answer, or last move of the horizon.
     moved_at: u64,
+    /// The length of the path is known of another flow: silence does not move the horizon, only a router at it does.
+    follows: bool,
 }
 
 /// A cycle that is being sent.
@@ -162,7 +164,9 @@ impl Course {
 
     /// Highest TTL of a track that is of interest.
     pub(crate) fn limit(&self, track: u16) -> u8 {
-        self.tracks[usize::from(track)].end.unwrap_or(self.spec.max_hops)
+        let Track { end, horizon, follows, .. } = self.tracks[usize::from(track)];
+        let most = if follows { horizon.min(self.spec.max_hops) } else { self.spec.max_hops };
+        end.unwrap_or(most)
     }
 
     /// What to do at `now`. Asked again after each probe sent.
@@ -215,7 +219,7 @@ impl Course {
             if let Some(flow) = opened {
                 if flow > 0 {
                     let mut track = Track::new(first, now);
-                    track.horizon = known.unwrap_or(track.horizon);
+                    (track.horizon, track.follows) = (known.unwrap_or(track.horizon), known.is_some());
                     self.tracks.push(track);
                 } else {
                     self.tracks[0].moved_at = now;
@@ -289,20 +293,27 @@ impl Course {
         probe.responder = index.map(|index| index as u8);
         probe.fate = Fate::Received { rtt: arrival.rtt, ttl: arrival.ttl, source: arrival.source };
         self.longest = self.longest.max(nanos(arrival.rtt));
-        self.tracks[usize::from(track)].observe(ttl, arrival.answer, from_target, now);
+        let flow = &mut self.tracks[usize::from(track)];
+        let before = flow.horizon;
+        flow.observe(ttl, arrival.answer, from_target, now);
+        if flow.follows && flow.end.is_none() && flow.horizon > before {
+            // This path is longer than the one that is known.
+            self.lanes.push_back(Lane { cycle: track, track, ttl: before + 1, due: now });
+        }
     }
 
     /// How long a probe is waited for at present.
     pub(crate) fn wait(&self, all_sent: bool) -> u64 {
         let full = nanos(self.spec.timeout);
-        let ends = self.tracks.iter().all(|track| track.end.is_some());
+        let ends = self.tracks.iter().all(|track| track.end.is_some() || track.follows);
         if all_sent && ends { full.min(nanos(self.spec.grace).max(PATIENCE * self.longest)) } else { full }
     }
 }
 
 impl Track {
     fn new(first: u8, now: u64) -> Self {
-        Self { end: None, reached: false, horizon: first.saturating_add(FIRST_WINDOW - 1), moved_at: now }
+        let horizon = first.saturating_add(FIRST_WINDOW - 1);
+        Self { end: None, reached: false, horizon, moved_at: now, follows: false }
     }
 
     /// Learns from an answer where the path ends.
@@ -314,7 +325,9 @@ impl Track {
             }
             self.reached = true;
         } else if answer == Answer::TimeExceeded {
-            self.horizon = self.horizon.max(ttl.saturating_add(WINDOW));
+            if !self.follows || ttl >= self.horizon {
+                self.horizon = self.horizon.max(ttl.saturating_add(WINDOW));
+            }
             if self.end.is_some_and(|end| ttl >= end) {
                 // The path has become longer.
                 (self.end, self.reached) = (None, false);
@@ -364,10 +377,12 @@ mod tests {
     fn the_horizon_follows_the_answers_and_ends_at_the_target() {
         let mut course =
             course(|spec| (spec.cycles, spec.interval) = (2, std::time::Duration::from_millis(50)));
-        assert_eq!(burst(&mut course, 0), (1..=16).collect::<Vec<_>>());
+        assert_eq!(burst(&mut course, 0), (1..=10).collect::<Vec<_>>());
         assert_eq!(course.next(0), Next::Wait(50 * MS));
-        course.arrive(0, 12, 0, answered("198.51.100.12", Answer::TimeExceeded), 4 * MS);
-        assert_eq!(burst(&mut course, 4 * MS), (17..=20).collect::<Vec<_>>());
+        course.arrive(0, 9, 0, answered("198.51.100.9", Answer::TimeExceeded), 4 * MS);
+        assert_eq!(burst(&mut course, 4 * MS), (11..=17).collect::<Vec<_>>());
+        course.arrive(0, 12, 0, answered("198.51.100.12", Answer::TimeExceeded), 5 * MS);
+        assert_eq!(burst(&mut course, 5 * MS), (18..=20).collect::<Vec<_>>());
         course.arrive(0, 18, 0, answered("192.0.2.9", Answer::EchoReply), 9 * MS);
         assert_eq!(burst(&mut course, 9 * MS), Vec::<u8>::new());
         assert_eq!(burst(&mut course, 50 * MS), (1..=18).collect::<Vec<_>>());
@@ -380,9 +395,10 @@ mod tests {
         let mut course = course(|_| {});
         burst(&mut course, 0);
         assert_eq!(course.next(0), Next::Wait(100 * MS));
-        assert_eq!(burst(&mut course, 100 * MS), (17..=24).collect::<Vec<_>>());
-        assert_eq!(burst(&mut course, 200 * MS), (25..=30).collect::<Vec<_>>());
-        assert_eq!(course.next(300 * MS), Next::Nothing);
+        assert_eq!(burst(&mut course, 100 * MS), (11..=18).collect::<Vec<_>>());
+        assert_eq!(burst(&mut course, 200 * MS), (19..=26).collect::<Vec<_>>());
+        assert_eq!(burst(&mut course, 300 * MS), (27..=30).collect::<Vec<_>>());
+        assert_eq!(course.next(400 * MS), Next::Nothing);
     }
 
     #[test]
@@ -394,10 +410,26 @@ mod tests {
         assert_eq!(burst(&mut course, 50 * MS), [1, 2, 3]);
         course.arrive(0, 3, 1, answered("198.51.100.3", Answer::TimeExceeded), 51 * MS);
         assert_eq!(course.limit(0), 30);
-        assert_eq!(burst(&mut course, 100 * MS), (1..=16).collect::<Vec<_>>());
+        assert_eq!(burst(&mut course, 100 * MS), (1..=11).collect::<Vec<_>>());
         course.arrive(0, 4, 1, answered("192.0.2.9", Answer::EchoReply), 101 * MS);
         assert_eq!((course.limit(0), course.tracks[0].reached), (4, true));
         assert_eq!(course.hops[2].responders.len(), 2);
+    }
+
+    #[test]
+    fn flows_that_follow_go_no_further_than_the_first_unless_a_router_says_so() {
+        let mut course = course(|spec| spec.multipath = Some(super::super::config::Multipath::default()));
+        burst(&mut course, 0);
+        course.arrive(0, 3, 0, answered("192.0.2.9", Answer::EchoReply), MS);
+        // The second flow, of which nothing answers at first.
+        assert_eq!(burst(&mut course, 5 * MS), [1, 2, 3]);
+        assert_eq!(course.limit(1), 3);
+        let number = course.hops[2].probes.len() as u32 - 1;
+        course.arrive(1, 3, number, answered("198.51.100.3", Answer::TimeExceeded), 6 * MS);
+        assert_eq!(burst(&mut course, 6 * MS), (4..=11).collect::<Vec<_>>());
+        let number = course.hops[3].probes.len() as u32 - 1;
+        course.arrive(1, 4, number, answered("192.0.2.9", Answer::EchoReply), 7 * MS);
+        assert_eq!((course.limit(0), course.limit(1)), (3, 4));
     }
 
     #[test]

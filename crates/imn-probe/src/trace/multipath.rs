@@ -95,6 +95,11 @@ impl Fan {
                 let entry = tries.entry(probe.cycle).or_default();
                 *entry = (entry.0 + 1, entry.1 || probe.responder.is_some());
             }
+            let answered = tries.values().filter(|(_, answered)| *answered).count();
+            if 2 * answered < tries.len() {
+                // It limits its answers: asking again would only take them from other flows.
+                continue;
+            }
             for (flow, (count, answered)) in tries {
                 let ttl = first + at as u8;
                 let beyond =
