@@ -52,7 +52,7 @@ fn job(name: &str, module: &str, targets: &[&str], exporter: &str) -> String {
 }
 
 struct Site {
-    _agent: Process,
+    agent: Process,
     _server: Process,
     _nats: NatsServer,
     state: tempfile::TempDir,
@@ -75,7 +75,7 @@ impl Site {
         };
         let server = role("server", SERVER).spawn().unwrap();
         let agent = role("agent", AGENT).args(["--id", "local"]).spawn().unwrap();
-        Self { _agent: agent, _server: server, _nats: nats, state, lab }
+        Self { agent, _server: server, _nats: nats, state, lab }
     }
 
     fn node(&self) -> &Node {
@@ -130,6 +130,14 @@ impl Site {
     }
 }
 
+impl Drop for Site {
+    fn drop(&mut self) {
+        // An agent that is killed leaves its modules to the next one.
+        self.agent.terminate();
+        let _ = self.agent.wait_deadline(PATIENCE);
+    }
+}
+
 /// promtool's verdict on a page.
 fn check(page: &str) {
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -164,6 +172,11 @@ fn prometheus_takes_us_for_blackbox_exporter() {
         assert_eq!(sample(&three, "imn_ping_packets{fate=\"received\"}"), Some(3.0), "{three}");
         let closed = site.page(exporter, "target=127.0.0.1:9&module=tcp_connect");
         assert_eq!(sample(&closed, "probe_success"), Some(0.0), "{closed}");
+        let web = site.page(exporter, &format!("target={SERVER}/healthz&module=http_2xx"));
+        check(&web);
+        assert_eq!(sample(&web, "probe_success"), Some(1.0), "{web}");
+        assert_eq!(sample(&web, "probe_http_status_code"), Some(200.0), "{web}");
+        assert!(sample(&web, "probe_http_duration_seconds{phase=\"processing\"}").unwrap() > 0.0, "{web}");
         // What is not measured is no page that says that the target is down.
         for (query, status, words) in [
             ("target=127.0.0.1&module=none", 400, "Unknown module"),
