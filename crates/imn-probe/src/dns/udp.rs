@@ -134,13 +134,11 @@ fn drain(socket: &impl AsFd, resolver: SocketAddr, ask: &Ask, outcome: &mut Outc
     BUFFERS.with_borrow_mut(|batch| {
         let mut failed = 0;
         loop {
-            let before = Timestamp::now();
             match batch.receive(socket, false) {
                 Ok(0) => break,
                 Ok(count) => {
                     for index in 0..count {
                         take(batch, index, resolver, ask, outcome, seen);
-                        seen.received = genuine(seen.received, before);
                     }
                     if outcome.answer.is_some() {
                         return;
@@ -219,7 +217,8 @@ fn unreachable(resolver: IpAddr, from: IpAddr, kind: u8, code: u8) -> Option<Fai
     }
 }
 
-/// What this host adds to an exchange: twice the median time of a datagram over loopback, stamp to stamp.
+/// What this host adds to an exchange: twice the median time of a datagram over loopback, stamp to stamp. While a
+/// [`Keeper`](stamp::Keeper) lives, the kernel stamps all that comes after this.
 pub(super) fn floor() -> Option<Duration> {
     let sample = |_| {
         let (from, to) = (UdpSocket::bind(any()).ok()?, UdpSocket::bind(any()).ok()?);
