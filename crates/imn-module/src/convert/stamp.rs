@@ -150,7 +150,7 @@ fn clocks(local: &ClockQuality, outcome: &Outcome, floor: f64) -> StampClocks {
 
 fn direction(delays: &[Option<i64>], lost: u64, known: Option<Direction>, ttl: Option<u8>) -> StampDirection {
     let spread = Spread::of(delays, lost);
-    let share = |known: Direction| known.lost as f64 * 100.0 / known.sent as f64;
+    let share = |known: Direction| f64::from(known.lost) * 100.0 / f64::from(known.sent);
     StampDirection {
         delay_ms: spread.summary,
         ipdv_ms: spread.jitter,
