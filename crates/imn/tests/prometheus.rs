@@ -201,7 +201,8 @@ fn prometheus_takes_us_for_blackbox_exporter() {
         jobs += &job(&format!("{name}-icmp"), "icmp", &pings, exporter);
         jobs += &job(&format!("{name}-tcp"), "tcp_connect", &ports, exporter);
     }
-    jobs += &format!("  - job_name: own\n    static_configs:\n      - targets: {:?}\n", [AGENT, SERVER]);
+    let own = format!("  - job_name: own\n    static_configs:\n      - targets: {:?}\n", [AGENT, SERVER]);
+    jobs += &own;
     let mut prometheus = site.prometheus(&jobs);
     let mut expected = BTreeMap::new();
     for name in ["agent", "server"] {

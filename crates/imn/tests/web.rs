@@ -187,7 +187,7 @@ fn urls_are_measured_continuously_and_by_jobs() {
     let ca_file = authority.certificate();
     let program =
         network.program().args(["http", &url, "--from", "all", "-o", "json", "--ca-file"]).arg(ca_file);
-    let rows: Vec<Value> = serde_json::from_str(&program.run_ok(Duration::from_secs(60)).unwrap()).unwrap();
+    let rows: Vec<Value> = serde_json::from_str(&program.run_ok(Duration::from_mins(1)).unwrap()).unwrap();
     assert_eq!((&rows[0]["agent"], &rows[0]["success"]), (&"local".into(), &true.into()), "{rows:?}");
     network.stop();
 }

@@ -1,5 +1,7 @@
 //! The two text forms of metrics: OpenMetrics, which we make, and Prometheus' older one for whoever asks for no other.
 
+use std::fmt::Write as _;
+
 use super::Metrics;
 
 const CLASSIC: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -29,9 +31,10 @@ fn classic(page: &str) -> String {
                     kind => ("", kind),
                 };
                 if let Some((_, text)) = help.take().filter(|(of, _)| *of == name) {
-                    out += &format!("# HELP {name}{suffix} {text}\n");
+                    // A string takes everything.
+                    let _ = writeln!(out, "# HELP {name}{suffix} {text}");
                 }
-                out += &format!("# TYPE {name}{suffix} {kind}\n");
+                let _ = writeln!(out, "# TYPE {name}{suffix} {kind}");
             }
             (Some("#"), ..) => {}
             _ => {

@@ -169,7 +169,7 @@ mod tests {
         records.iter().map(|record| serde_json::from_str(&record.text).unwrap()).collect()
     }
 
-    fn common(kind: &str, status: &str, fields: Value) -> Value {
+    fn common(kind: &str, status: &str, fields: &Value) -> Value {
         let mut record = json!({"probe_id": "p", "probe_type": kind, "geo_location": "l", "target": "t",
             "timestamp": "2026-11-20T08:00:00Z", "status": status});
         record.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
@@ -183,12 +183,12 @@ mod tests {
             "error_code": "status"});
         let fields = json!({"url": "http://t/", "status_code": 404, "response_time_ms": 9.5, "dns_ms": 1.0,
             "connect_ms": 2.0, "tls_ms": null, "ttfb_ms": 3.0, "bytes": 5, "error": "status 404"});
-        assert_eq!(written("http", Some("status 404"), &http), [common("http", "unexpected", fields)]);
+        assert_eq!(written("http", Some("status 404"), &http), [common("http", "unexpected", &fields)]);
         let dns = json!({"resolver": "9.9.9.9", "query": "t", "record_type": "A", "rcode": "NOERROR",
             "latency_ms": 1.5, "answers": [{"data": "192.0.2.1"}, {"data": "192.0.2.2"}]});
         let fields = json!({"resolver": "9.9.9.9", "query": "t", "record_type": "A", "rcode": "NOERROR",
             "latency_ms": 1.5, "answers": ["192.0.2.1", "192.0.2.2"]});
-        assert_eq!(written("dns", None, &dns), [common("dns", "success", fields)]);
+        assert_eq!(written("dns", None, &dns), [common("dns", "success", &fields)]);
     }
 
     #[test]
@@ -203,7 +203,7 @@ mod tests {
         };
         let trace = json!({"hops": [own(1, "192.0.2.1".into()), own(2, Value::Null)]});
         let expected =
-            [hop(1, "192.0.2.1".into()), hop(2, Value::Null)].map(|fields| common("mtr", "success", fields));
+            [hop(1, "192.0.2.1".into()), hop(2, Value::Null)].map(|fields| common("mtr", "success", &fields));
         assert_eq!(written("trace", None, &trace), expected);
         let failed = written("trace", Some("resolve t: no address"), &json!({"hops": []}));
         assert_eq!(
@@ -223,7 +223,7 @@ mod tests {
         let fields = json!({"prefix": "192.0.2.0/24", "type": "A", "peer_asn": 64500, "origin_asn": 64501,
             "as_path": "64500 64501", "next_hop": "192.0.2.9", "communities": ["64500:1"], "collector": "rrc00",
             "timestamp": "2026-11-20T07:59:59Z"});
-        assert_eq!(records[0], common("bgp", "success", fields));
+        assert_eq!(records[0], common("bgp", "success", &fields));
         assert_eq!(records[1]["error"], "7 updates came too fast and are left out");
         assert_eq!((&records[1]["status"], &records[1]["prefix"]), (&"error".into(), &Value::Null));
         assert_eq!(written("bgp", None, &json!({"updates": []})), [] as [Value; 0]);

@@ -72,14 +72,12 @@ impl Windows {
         let outcome = |(key, job): (usize, &super::plan::Job)| {
             let round = done.iter().find(|done| done.key == key as u64).map(|done| &done.round);
             let text = round.and_then(|round| round.outcome.as_deref());
-            match text.and_then(|text| serde_json::from_str(text).ok()) {
-                Some(value) => Outcome::read(&self.kind, value),
-                None => {
-                    let error = round.and_then(|round| round.error.clone());
-                    let error = error.unwrap_or_else(|| "this host was too busy to tell".to_owned());
-                    plan.unmeasured(&self.kind, &job.target, error)
-                }
+            if let Some(value) = text.and_then(|text| serde_json::from_str(text).ok()) {
+                return Outcome::read(&self.kind, value);
             }
+            let error = round.and_then(|round| round.error.clone());
+            let error = error.unwrap_or_else(|| "this host was too busy to tell".to_owned());
+            plan.unmeasured(&self.kind, &job.target, error)
         };
         plan.jobs.iter().enumerate().map(outcome).collect()
     }
