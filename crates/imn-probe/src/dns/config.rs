@@ -214,13 +214,49 @@ pub fn reverse(address: IpAddr) -> String {
 }
 
 fn domain(text: &str) -> Result<Name, String> {
-    let name = if text.is_ascii() { Name::from_ascii(text) } else { Name::from_utf8(text) };
-    let mut name = name.map_err(|error| format!("{text:?} is no domain name: {error}"))?;
     if text.is_empty() {
         return Err("a name is missing; the root is written as a dot".to_owned());
     }
+    let name = if text.is_ascii() {
+        labels(text).and_then(|labels| Name::from_labels(labels).map_err(|error| error.to_string()))
+    } else {
+        Name::from_utf8(text).map_err(|error| error.to_string())
+    };
+    let mut name = name.map_err(|error| format!("{text:?} is no domain name: {error}"))?;
     name.set_fqdn(true);
     Ok(name)
+}
+
+/// The labels of a name as zone files write it: any octets, those that are special escaped (RFC 1035 §5.1, RFC 4343
+/// §2.1). None for the root.
+fn labels(text: &str) -> Result<Vec<Vec<u8>>, String> {
+    let mut labels = Vec::new();
+    let mut label = Vec::new();
+    let mut rest = text.strip_prefix('.').filter(|rest| rest.is_empty()).unwrap_or(text).bytes();
+    while let Some(octet) = rest.next() {
+        match octet {
+            b'.' if label.is_empty() => return Err("an empty label".to_owned()),
+            b'.' => labels.push(std::mem::take(&mut label)),
+            b'\\' => match rest.next() {
+                Some(first @ b'0'..=b'9') => {
+                    let digits = [Some(first), rest.next(), rest.next()];
+                    let value = digits.iter().try_fold(0_u32, |value, digit| {
+                        digit.filter(u8::is_ascii_digit).map(|digit| value * 10 + u32::from(digit - b'0'))
+                    });
+                    let value = value.and_then(|value| u8::try_from(value).ok());
+                    label.push(value.ok_or("a backslash wants three digits of an octet behind it")?);
+                }
+                Some(other) => label.push(other),
+                None => return Err("a backslash at the end".to_owned()),
+            },
+            b'!'..=b'~' => label.push(octet),
+            _ => return Err("a blank or control character that is not escaped".to_owned()),
+        }
+    }
+    if !label.is_empty() {
+        labels.push(label);
+    }
+    Ok(labels)
 }
 
 /// A query on the wire, and what its answer must match.
@@ -306,11 +342,25 @@ mod tests {
             ("Example.ORG", "Example.ORG."),
             ("_dmarc.dis_allowed.example.", "_dmarc.dis_allowed.example."),
             ("bücher.example", "xn--bcher-kva.example."),
+            ("1/26.2.0.192.in-addr.arpa", "1/26.2.0.192.in-addr.arpa."),
+            ("*.wild.example.", "*.wild.example."),
+            ("strange\\.label\\032x\\255.example", "strange\\.label\\032x\\255.example."),
         ] {
             let ask = Query::new(text, RecordType::A).ask().unwrap();
             assert_eq!(ask.question.name, wire);
         }
-        for wrong in ["", "a..b", &"a".repeat(64), &vec!["a".repeat(60); 5].join(".")] {
+        for wrong in [
+            "",
+            "..",
+            ".a",
+            "a..b",
+            "a b",
+            "a\\",
+            "a\\25",
+            "a\\256",
+            &"a".repeat(64),
+            &vec!["a".repeat(60); 5].join("."),
+        ] {
             assert_eq!(Query::new(wrong, RecordType::A).check().unwrap_err().0, "name", "{wrong}");
         }
         assert_eq!(reverse("192.0.2.1".parse().unwrap()), "1.2.0.192.in-addr.arpa.");
