@@ -18,6 +18,7 @@ mod mailbox;
 mod outbox;
 mod outcome;
 mod pace;
+mod stamping;
 mod sys;
 mod wheel;
 

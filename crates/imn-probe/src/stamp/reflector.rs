@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::pace::Rate;
+use crate::stamping::Keeper;
 use crate::sys::{Epoll, Interest, Waker};
 
 use super::estimate::ClockQuality;
@@ -94,6 +95,7 @@ pub struct Reflector {
     stats: Arc<Mutex<Stats>>,
     stop: Arc<AtomicBool>,
     waker: Arc<Waker>,
+    _stamping: Keeper,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -130,7 +132,8 @@ impl Reflector {
         let addresses = ports.iter().map(Port::address).collect();
         let stats = Arc::new(Mutex::new(Stats::default()));
         let stop = Arc::new(AtomicBool::new(false));
-        let mut responder = Responder::new(config);
+        let stamping = Keeper::new();
+        let mut responder = Responder::new(config, stamping.stamps());
         let work = {
             let (stats, stop) = (Arc::clone(&stats), Arc::clone(&stop));
             move || {
@@ -154,7 +157,7 @@ impl Reflector {
             .name("imn-reflector".to_owned())
             .spawn(work)
             .map_err(system("start reflector thread"))?;
-        Ok(Self { addresses, stats, stop, waker, thread: Some(thread) })
+        Ok(Self { addresses, stats, stop, waker, _stamping: stamping, thread: Some(thread) })
     }
 
     /// Where it listens, with the ports that the kernel chose for port 0.

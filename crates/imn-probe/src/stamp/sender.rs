@@ -10,6 +10,7 @@ use tokio::net::UdpSocket;
 use crate::clock::{Clock, monotonic};
 use crate::outcome::{Event, Timestamp};
 use crate::pace::{Pace, Rate};
+use crate::stamping::Keeper;
 use crate::sys::{RecvBatch, SendBatch, SendControl, receive_drops, set_option};
 
 use super::floor;
@@ -63,6 +64,8 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Sender {
     pace: Mutex<Pace>,
+    /// Asked for with the first session.
+    stamping: OnceLock<Keeper>,
     /// What this host itself adds to a round trip: IPv4, IPv6.
     floors: [OnceLock<Option<Duration>>; 2],
 }
@@ -72,6 +75,7 @@ impl Sender {
     pub fn new(pacing: &Pacing) -> Self {
         Self {
             pace: Mutex::new(Pace::new(pacing.rate, pacing.prefix_rate)),
+            stamping: OnceLock::new(),
             floors: [OnceLock::new(), OnceLock::new()],
         }
     }
@@ -88,6 +92,7 @@ impl Sender {
     ) -> Result<Outcome, StartError> {
         spec.check().map_err(StartError::Invalid)?;
         let system = |operation| move |source| StartError::System { operation, source };
+        let trusted = self.stamping.get_or_init(Keeper::new).stamps();
         let family = usize::from(spec.target.is_ipv6());
         let floor = *self.floors[family].get_or_init(|| floor::measure(spec.target.is_ipv4()));
         let mut link = Link::open(spec).map_err(system("open udp socket"))?;
@@ -95,7 +100,8 @@ impl Sender {
         let mut clock = Clock::new();
         let now = clock.now();
         let ahead = due.as_nanos() as i64 - now.real as i64;
-        let mut session = Session::new(spec, now.mono.saturating_add_signed(ahead), floor);
+        let begun = now.mono.saturating_add_signed(ahead);
+        let mut session = Session::new(spec, begun, floor, trusted);
         let mut allowed_at = None;
         loop {
             // What had arrived by `now` is read before timeouts are judged as of `now`.

@@ -55,12 +55,14 @@ pub(crate) struct Session<'a> {
     outcome: Outcome,
     /// Packet with which the kernel's present numbering of stamps began.
     numbered_from: u32,
+    /// The kernel takes stamps on arrival.
+    trusted: bool,
     pub(crate) overflow: Overflow,
 }
 
 impl<'a> Session<'a> {
-    /// A session whose first packet is due at `begun`, monotonic.
-    pub(crate) fn new(spec: &'a Spec, begun: u64, error: Option<Duration>) -> Self {
+    /// A session whose first packet is due at `begun`, monotonic. Receive stamps are used if they are `trusted`.
+    pub(crate) fn new(spec: &'a Spec, begun: u64, error: Option<Duration>, trusted: bool) -> Self {
         let ssid = spec.ssid.unwrap_or_else(|| rand::random::<u16>().max(1));
         Self {
             spec,
@@ -92,6 +94,7 @@ impl<'a> Session<'a> {
                 error,
             },
             numbered_from: 0,
+            trusted,
             overflow: Overflow::default(),
         }
     }
@@ -253,7 +256,7 @@ impl<'a> Session<'a> {
         let by_us = now.mono.saturating_sub(probe.tx_mono);
         // Sent after our clock was read, received before it was read again: kernel stamps lie within.
         let by_kernel = stamp
-            .filter(|_| steady)
+            .filter(|_| steady && self.trusted)
             .map(|stamp| stamp.wrapping_sub(probe.tx_real))
             .filter(|whole| *whole <= by_us + SLACK);
         let whole = by_kernel.unwrap_or(by_us);

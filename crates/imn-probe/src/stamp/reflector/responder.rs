@@ -35,6 +35,8 @@ pub(crate) struct Responder {
     limiter: Option<Limiter>,
     ask_clock: fn() -> ClockQuality,
     clock: ClockQuality,
+    /// The kernel takes stamps on arrival.
+    trusted: bool,
     asked_at: Option<u64>,
     stats: Stats,
     receive: RecvBatch,
@@ -42,13 +44,15 @@ pub(crate) struct Responder {
 }
 
 impl Responder {
-    pub(crate) fn new(config: &Config) -> Self {
+    /// One that uses the kernel's receive stamps if they are `trusted`.
+    pub(crate) fn new(config: &Config, trusted: bool) -> Self {
         Self {
             key: config.key.clone(),
             table: config.stateful.then(|| Table::new(config.max_sessions, nanos(config.session_timeout))),
             limiter: config.source_rate.map(Limiter::new),
             ask_clock: config.clock,
             clock: (config.clock)(),
+            trusted,
             asked_at: None,
             stats: Stats::default(),
             receive: RecvBatch::new(RECEIVE, LARGEST),
@@ -59,7 +63,7 @@ impl Responder {
     /// One without key, sessions and limits, for small packets: for calibration.
     pub(crate) fn plain() -> Self {
         let config = Config { source_rate: None, ..Config::default() };
-        Self { receive: RecvBatch::new(1, 2048), ..Self::new(&config) }
+        Self { receive: RecvBatch::new(1, 2048), ..Self::new(&config, true) }
     }
 
     /// Asks for the state of the clock, if that has not been done for a while.
@@ -169,10 +173,11 @@ impl Responder {
         };
         let format = request.estimate.format();
         let tai_offset = self.clock.tai_offset;
-        if control.stamp.is_none() {
+        let stamp = control.stamp.filter(|_| self.trusted);
+        if stamp.is_none() {
             self.stats.rx_stamps_missing += 1;
         }
-        let received = control.stamp.map_or_else(Timestamp::now, Timestamp::from_nanos);
+        let received = stamp.map_or_else(Timestamp::now, Timestamp::from_nanos);
         let mut answer = Answer {
             sequence: claim.map_or(request.sequence, |claim| claim.count),
             timestamp: 0,
