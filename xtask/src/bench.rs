@@ -1,23 +1,21 @@
 //! Comparisons with peers, alternated in one run: medians and their ratio.
 
 mod dns;
-
 mod http;
+mod icmp;
 
-use std::{path::Path, process::Command};
-
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::ValueEnum;
 
 use crate::{
     install,
-    run::{cargo, run, target},
+    run::{cargo, run},
 };
 
 /// What can be compared.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum What {
-    /// CPU time per echo request of our engine and of fping, over loopback.
+    /// CPU time per echo request, and rate, of our engine and of fping, over loopback.
     Icmp,
     /// CPU time and latency per query of our engine and of dig, over loopback.
     Dns,
@@ -29,55 +27,20 @@ pub(crate) enum What {
 
 /// Alternated runs of each side; the median of an odd number is one of them.
 const RUNS: usize = 5;
-const TARGETS: usize = 20_000;
 
 pub(crate) fn bench(what: What) -> Result<()> {
     match what {
-        What::Icmp => icmp(),
+        What::Icmp => icmp::icmp(),
         What::Dns => dns::dns(),
         What::Http => http::http(),
         What::Trace => trace(),
     }
 }
 
-fn icmp() -> Result<()> {
-    install::for_benches()?;
-    run(cargo().args(["build", "--release", "--package", "imn-probe", "--example", "flood"]))?;
-    let flood = target().join("release/examples/flood");
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    for _ in 0..RUNS {
-        ours.push(cpu_per_probe(Command::new(&flood).arg(TARGETS.to_string()))?);
-        theirs.push(cpu_per_probe(fping(Path::new("/usr/bin/fping")))?);
-    }
-    let (ours, theirs) = (median(ours), median(theirs));
-    println!("cpu per probe, median of {RUNS}, {TARGETS} loopback targets, one packet each");
-    println!("  imn    {ours:.2} us");
-    println!("  fping  {theirs:.2} us");
-    println!("  ratio  {:.2}", ours / theirs);
-    Ok(())
-}
-
 fn trace() -> Result<()> {
     install::for_benches()?;
     // The comparison is a program of its own: it lives among emulated links.
     run(cargo().args(["run", "--release", "--quiet", "--package", "imn-probe", "--example", "versus_mtr"]))
-}
-
-fn fping(program: &Path) -> &'static mut Command {
-    let mut command = Command::new(program);
-    command.args(["-q", "-r", "0", "-i", "0", "-t", "1000", "-g", "127.1.0.0/18"]);
-    Box::leak(Box::new(command))
-}
-
-/// User and system time of a whole run over the number of probes, in microseconds.
-fn cpu_per_probe(command: &mut Command) -> Result<f64> {
-    let before = children_cpu_us()?;
-    let output = command.output().with_context(|| format!("run {command:?}"))?;
-    // fping exits 1 when a target did not answer, which is a result.
-    if output.status.code().is_none_or(|code| code > 1) {
-        bail!("{command:?}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
-    }
-    Ok((children_cpu_us()? - before) / TARGETS as f64)
 }
 
 /// CPU time of all children that have ended, in microseconds; resolution one clock tick.

@@ -158,14 +158,10 @@ impl<'a> Work<'a> {
                 Ok(lease) => taken_up = lease,
                 Err(fate) => return fate,
             }
-            if taken_up.is_none() {
-                // Whoever had it may have ended it just before it was asked: its report came with the answer.
-                let _ = tokio::time::timeout(REPORT_IN_HAND, following.noted()).await;
-                match following.note() {
-                    Note::Done => return Fate::Finished,
-                    Note::Reported(_) => return Fate::Undecided,
-                    Note::Working => {}
-                }
+            if taken_up.is_none()
+                && let Some(fate) = in_hand(following).await
+            {
+                return fate;
             }
         }
         loop {
@@ -271,6 +267,9 @@ impl<'a> Work<'a> {
             Dispatch::Lost => {
                 // It counts, or a job that kills at once would be tried for ever.
                 following.memo.attempts = attempt;
+                if let Some(fate) = in_hand(following).await {
+                    return Err(fate);
+                }
                 self.jobs.counters.jobs_crashed(&self.task.kind);
                 if let Ok(nobody) = InstanceId::new(AGENT_INSTANCE) {
                     self.report(&nobody, attempt, AttemptStatus::Crashed, Some(lost())).await;
@@ -364,6 +363,17 @@ impl<'a> Work<'a> {
         };
         // The receiver lives as long as the work.
         let _ = self.reports.send(report).await;
+    }
+}
+
+/// What a job of which nobody knows has come to after all: whoever had it may have ended it just before it was asked,
+/// and its report came with the answer.
+async fn in_hand(following: &mut Following<'_>) -> Option<Fate> {
+    let _ = tokio::time::timeout(REPORT_IN_HAND, following.noted()).await;
+    match following.note() {
+        Note::Done => Some(Fate::Finished),
+        Note::Reported(_) => Some(Fate::Undecided),
+        Note::Working => None,
     }
 }
 

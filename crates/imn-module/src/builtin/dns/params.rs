@@ -376,7 +376,7 @@ fn resolver(text: &str) -> Result<Resolver, String> {
 
 fn host(text: &str) -> Option<(Host, Option<u16>)> {
     if let Ok(address) = text.parse::<SocketAddr>() {
-        return Some((Host::Address(address.ip()), Some(address.port()).filter(|port| *port != 0)));
+        return (address.port() != 0).then(|| (Host::Address(address.ip()), Some(address.port())));
     }
     let (name, port) = match text.rsplit_once(':') {
         Some((name, port)) if !name.contains(':') => {
