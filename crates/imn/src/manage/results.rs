@@ -87,27 +87,43 @@ async fn run(verb: ResultsVerb) -> Result<Code> {
     }
 }
 
-fn columns(kind: &'static str) -> impl Iterator<Item = Value> {
-    imn_store::columns(kind).iter().map(move |column| {
-        json!({ "type": kind, "column": column.name, "sql_type": sql_type(column.kind), "about": column.about })
-    })
+/// A type's columns, each followed by the fields within it: `hops` is a list of structures, `hops[].hop` one of their
+/// fields.
+fn columns(kind: &'static str) -> Vec<Value> {
+    let mut rows = Vec::new();
+    describe("", imn_store::columns(kind), &mut |path, sql_type, about| {
+        rows.push(json!({ "type": kind, "column": path, "sql_type": sql_type, "about": about }));
+    });
+    rows
 }
 
-/// What the column is to DuckDB.
-fn sql_type(kind: ColumnType) -> String {
-    match kind {
-        ColumnType::Bool => "BOOLEAN".to_owned(),
-        ColumnType::U32 => "UINTEGER".to_owned(),
-        ColumnType::U64 => "UBIGINT".to_owned(),
-        ColumnType::I64 => "BIGINT".to_owned(),
-        ColumnType::F64 => "DOUBLE".to_owned(),
-        ColumnType::Text => "VARCHAR".to_owned(),
-        ColumnType::Time => "TIMESTAMP WITH TIME ZONE".to_owned(),
-        ColumnType::List(of) => format!("{}[]", sql_type(*of)),
-        ColumnType::Struct(fields) => {
-            let fields = fields.iter().map(|field| format!("\"{}\" {}", field.name, sql_type(field.kind)));
-            format!("STRUCT({})", fields.collect::<Vec<_>>().join(", "))
+fn describe(prefix: &str, columns: &[imn_store::Column], tell: &mut dyn FnMut(&str, &str, &str)) {
+    for column in columns {
+        let mut path = format!("{prefix}{}", column.name);
+        let (mut of, mut brackets) = (column.kind, String::new());
+        while let ColumnType::List(within) = of {
+            (of, brackets) = (*within, brackets + "[]");
         }
+        tell(&path, &format!("{}{brackets}", sql_type(of)), column.about);
+        if let ColumnType::Struct(fields) = of {
+            path += &brackets;
+            describe(&format!("{path}."), fields, tell);
+        }
+    }
+}
+
+/// What it is to DuckDB.
+const fn sql_type(kind: ColumnType) -> &'static str {
+    match kind {
+        ColumnType::Bool => "BOOLEAN",
+        ColumnType::U32 => "UINTEGER",
+        ColumnType::U64 => "UBIGINT",
+        ColumnType::I64 => "BIGINT",
+        ColumnType::F64 => "DOUBLE",
+        ColumnType::Text => "VARCHAR",
+        ColumnType::Time => "TIMESTAMP WITH TIME ZONE",
+        ColumnType::List(_) => "LIST",
+        ColumnType::Struct(_) => "STRUCT",
     }
 }
 
@@ -160,4 +176,28 @@ fn file(file: &SegmentFile) -> Value {
 fn bound(flag: &str, text: Option<&str>, default: i64) -> Result<i64> {
     let Some(text) = text else { return Ok(default) };
     Ok(clock::parse_rfc3339(text).map_err(|error| Exit::usage(format!("{flag}: {error}")))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_told_with_what_is_within_them() {
+        let rows = columns("trace");
+        let told = |path: &str| {
+            let row = rows.iter().find(|row| row["column"] == path);
+            row.map(|row| row["sql_type"].as_str().unwrap().to_owned())
+        };
+        for (path, sql_type) in [
+            ("target_name", "VARCHAR"),
+            ("rtt_ms", "STRUCT"),
+            ("rtt_ms.p95", "DOUBLE"),
+            ("hops", "STRUCT[]"),
+            ("hops[].rtts_ms", "DOUBLE[]"),
+            ("hops[].responders[].extension.objects[].mpls[].label", "UINTEGER"),
+        ] {
+            assert_eq!(told(path).as_deref(), Some(sql_type), "{path}");
+        }
+    }
 }
