@@ -49,7 +49,7 @@ pub(super) fn get(url: &Url) -> Result<Body, String> {
         })?;
         match asked {
             Answer::Found(connection, incoming) => {
-                return Ok(Body { runtime, connection: Some(connection), incoming, piece: Bytes::new() });
+                return Ok(Body { runtime, connection, incoming, piece: Bytes::new() });
             }
             Answer::Moved(to) => {
                 let next = url.join(&to).map_err(|_| format!("redirected to {to:?}, which is no URL"))?;
@@ -64,7 +64,8 @@ pub(super) fn get(url: &Url) -> Result<Body, String> {
 }
 
 enum Answer {
-    Found(Connection, Incoming),
+    /// With the connection, unless it has ended already.
+    Found(Option<Connection>, Incoming),
     Moved(String),
 }
 
@@ -98,13 +99,17 @@ where
         .header(USER_AGENT, concat!("imn/", env!("CARGO_PKG_VERSION")))
         .body(Empty::<Bytes>::new())
         .map_err(|error| error.to_string())?;
-    let answer = sender.send_request(request);
-    let response = tokio::select! {
-        answer = answer => answer.map_err(words)?,
+    let mut answer = std::pin::pin!(sender.send_request(request));
+    let (answer, connection) = tokio::select! {
+        biased;
+        answer = &mut answer => (answer, Some(connection)),
         ended = &mut connection => {
-            return Err(ended.err().map_or_else(|| "the server closed the connection".to_owned(), words));
+            ended.map_err(words)?;
+            // What the server said before it closed the connection is there.
+            (answer.await, None)
         }
     };
+    let response = answer.map_err(words)?;
     let status = response.status();
     if status.is_redirection() {
         let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());

@@ -39,6 +39,9 @@ pub(crate) struct Arrival {
     pub reflected: u32,
 }
 
+/// How many times further than was seen packets are taken to be overtaken at most.
+const OVERTAKEN: u32 = 8;
+
 /// Works out the directions from all answers in the order of their arrival, late ones and copies included, and from
 /// the unanswered packets, in order; `sent` is the number of packets sent.
 ///
@@ -114,8 +117,10 @@ pub(crate) fn attribute(
     }
     backward.sent = last - begin + 1;
     backward.lost = backward.sent - by_count.len() as u32;
-    // Where packets are overtaken, one may have arrived where a number is missing further on, or after the last.
-    let overtaken = gaps.forward().min(gaps.surplus + gaps.forward_from(latest.saturating_sub(2 * extent)));
+    // Where packets are overtaken, one may have arrived where a number is missing further on, or after the last. Of
+    // those that were overtaken most, the answers may be the lost ones: hence the margin.
+    let overtaken =
+        gaps.forward().min(gaps.surplus + gaps.forward_from(latest.saturating_sub(OVERTAKEN * extent)));
     forward.lost = gaps.forward() - overtaken;
     // Where there are copies, a missing number may be that of one, and its neighbour lost on the way forward.
     let copied = if forward.duplicates > 0 { gaps.matched } else { 0 };
