@@ -38,9 +38,9 @@ pub use record::{Class, Rcode, RecordType, UnknownName};
 
 use crate::clock::monotonic;
 use crate::pace::Pace;
+use crate::stamping::Keeper;
 use crate::tls::{self, Client, Trust};
 use config::Ask;
-use stamp::Keeper;
 use stream::Stream;
 
 /// Files that the process needs for something else.

@@ -1,7 +1,6 @@
 //! Timestamps of one exchange: the kernel's where they can be had and trusted, this process's where not.
 
 use std::io;
-use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -17,23 +16,6 @@ const SENT: u32 = libc::SOF_TIMESTAMPING_TX_SOFTWARE | libc::SOF_TIMESTAMPING_OP
 pub(super) fn request(socket: &impl AsFd, sent: bool) {
     let flags = if sent { RECEIVED | SENT } else { RECEIVED };
     let _: io::Result<()> = set_option(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPING, flags);
-}
-
-/// Keeps the kernel stamping what is received while it lives. Without it, stamping begins anew with each socket, and a
-/// moment after it was asked for.
-#[derive(Debug)]
-pub(super) struct Keeper {
-    _socket: Option<UdpSocket>,
-}
-
-impl Keeper {
-    pub(super) fn new() -> Self {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok();
-        if let Some(socket) = &socket {
-            request(socket, false);
-        }
-        Self { _socket: socket }
-    }
 }
 
 /// A stamp that was there when the reading began. Of what arrived before the kernel stamped at all, it makes up a

@@ -218,7 +218,7 @@ fn unreachable(resolver: IpAddr, from: IpAddr, kind: u8, code: u8) -> Option<Fai
 }
 
 /// What this host adds to an exchange: twice the median time of a datagram over loopback, stamp to stamp. While a
-/// [`Keeper`](stamp::Keeper) lives, the kernel stamps all that comes after this.
+/// [`Keeper`](crate::stamping::Keeper) lives, the kernel stamps all that comes after this.
 pub(super) fn floor() -> Option<Duration> {
     let sample = |_| {
         let (from, to) = (UdpSocket::bind(any()).ok()?, UdpSocket::bind(any()).ok()?);
