@@ -103,9 +103,9 @@ where
     let (answer, connection) = tokio::select! {
         biased;
         answer = &mut answer => (answer, Some(connection)),
-        ended = &mut connection => {
-            ended.map_err(words)?;
-            // What the server said before it closed the connection is there.
+        _ = &mut connection => {
+            // What the server said before the connection ended is there; how it ended, the answer or its body says.
+            drop(connection);
             (answer.await, None)
         }
     };
