@@ -296,9 +296,9 @@ async fn an_instance_that_is_silent_for_a_while_does_a_job_once() {
     // Long enough for the agent to give the first offer up, and to ask in vain who has it.
     assert!(bench.no_attempt(&job, Duration::from_millis(1_500)).await);
     bench::kill(pid, Signal::SIGCONT);
-    let (_, attempt) = bench.attempt().await;
-    assert_eq!((attempt.status, attempt.attempt), (AttemptStatus::Succeeded, 1));
-    assert!(bench.no_attempt(&job, Duration::from_secs(3)).await, "it is not done twice");
+    // Whether or not the agent hears of it in time to say that it runs, it is done once.
+    let verdicts = bench.verdicts(&job, Duration::from_secs(4)).await;
+    assert_eq!(verdicts, [(AttemptStatus::Succeeded, 1)]);
     bench.decide(&job, JobState::Succeeded).await;
     bench.empty(&stream).await;
 }

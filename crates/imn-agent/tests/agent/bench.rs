@@ -17,7 +17,8 @@ use imn_contract::{
     AgentId, Encoding, Fault, InstanceId, JobId, Message as Wire, ModuleType, TargetId, decode, encode,
     latest::{
         AgentControl, AgentOp, AgentStatus, Assignment, AssignmentFile, AssignmentMeta, AssignmentShard,
-        Attempt, ControlReply, Heartbeat, JobState, JobView, ModuleState, ModuleSummary, Task, TaskView,
+        Attempt, AttemptStatus, ControlReply, Heartbeat, JobState, JobView, ModuleState, ModuleSummary, Task,
+        TaskView,
     },
     stream, subject,
 };
@@ -337,6 +338,22 @@ impl Bench {
         let mut attempts = self.attempts.lock().await;
         let reported = async { while read::<Attempt>(&attempts.next().await.unwrap()).job_id != *job {} };
         tokio::time::timeout(within, reported).await.is_err()
+    }
+
+    /// The verdicts that are reported of a job within so long, each with its attempt.
+    pub(crate) async fn verdicts(&self, job: &JobId, within: Duration) -> Vec<(AttemptStatus, u32)> {
+        let mut attempts = self.attempts.lock().await;
+        let mut verdicts = Vec::new();
+        let gather = async {
+            loop {
+                let report: Attempt = read(&attempts.next().await.unwrap());
+                if report.job_id == *job && report.status != AttemptStatus::Running {
+                    verdicts.push((report.status, report.attempt));
+                }
+            }
+        };
+        let _ = tokio::time::timeout(within, gather).await;
+        verdicts
     }
 
     pub(crate) fn know(&self, queued: Queued) {

@@ -153,7 +153,7 @@ impl Body {
     /// The next piece of the body; `None` at its end.
     fn next(&mut self) -> io::Result<Option<Bytes>> {
         let (incoming, connection) = (&mut self.incoming, &mut self.connection);
-        let frame = self.runtime.block_on(tokio::time::timeout(PATIENCE, async {
+        let frame = async {
             loop {
                 let Some(moving) = connection else { return incoming.frame().await };
                 tokio::select! {
@@ -163,7 +163,9 @@ impl Body {
                     _ = moving => *connection = None,
                 }
             }
-        }));
+        };
+        // The clock of the timeout is the runtime's: it has to begin within.
+        let frame = self.runtime.block_on(async { tokio::time::timeout(PATIENCE, frame).await });
         match frame {
             Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the server sends nothing more")),
             Ok(None) => Ok(None),

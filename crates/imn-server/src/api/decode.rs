@@ -3,10 +3,11 @@
 use std::ops::Deref;
 
 use axum::{
-    body::{Bytes, to_bytes},
+    body::Bytes,
     extract::{FromRequest, FromRequestParts, Request},
     http::{HeaderMap, StatusCode, header, request::Parts},
 };
+use futures::StreamExt;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Map, Value};
 
@@ -14,6 +15,8 @@ use super::problem::Problem;
 
 /// Greatest body of an ordinary request, in bytes.
 pub(crate) const MAX_BODY: usize = 1 << 20;
+/// Bytes beyond the greatest body that are read and thrown away before the refusal.
+const DISCARDED: usize = 16 << 20;
 
 /// A JSON body, also under curl's default content type. Unknown fields are refused by `T`.
 pub(crate) struct Body<T>(pub(crate) T);
@@ -106,20 +109,28 @@ pub(crate) async fn read(
         .get(header::CONTENT_LENGTH)
         .and_then(|v| v.to_str().ok())
         .and_then(|text| text.parse::<usize>().ok());
-    if declared.is_some_and(|length| length > limit) {
+    let mut fits = declared.is_none_or(|length| length <= limit);
+    if !fits && headers.contains_key(header::EXPECT) {
+        // A client that asks first has sent nothing yet.
         return Err(too_large());
     }
-    to_bytes(body, limit).await.map_err(|error| {
-        let mut source: Option<&dyn std::error::Error> = Some(&error);
-        while let Some(inner) = source {
-            // The only failure of the limited body that is not the client's connection.
-            if inner.to_string() == "length limit exceeded" {
-                return too_large();
-            }
-            source = inner.source();
+    let (mut bytes, mut discarded) = (Vec::new(), 0);
+    let mut pieces = body.into_data_stream();
+    while let Some(piece) = pieces.next().await {
+        let unreadable = |error| Problem::field("", format!("the body could not be read: {error}"));
+        let piece = piece.map_err(unreadable)?;
+        fits &= bytes.len() + piece.len() <= limit;
+        if fits {
+            bytes.extend_from_slice(&piece);
+            continue;
         }
-        Problem::field("", format!("the body could not be read: {error}"))
-    })
+        // A client that is still sending when its connection closes does not see the answer.
+        discarded += piece.len();
+        if discarded > DISCARDED {
+            break;
+        }
+    }
+    if fits { Ok(bytes.into()) } else { Err(too_large()) }
 }
 
 /// One JSON object and nothing after it.
