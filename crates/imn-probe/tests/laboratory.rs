@@ -2,13 +2,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test helper fails its test")]
 
+use std::collections::HashMap;
 use std::net::IpAddr;
+use std::path::Path;
 use std::time::Duration;
 
-use imn_metric::Counts;
+use imn_metric::{Counts, Reordering};
 use imn_probe::icmp::{Config, Engine, Round, SocketKind};
 use imn_probe::{Fate, Outcome, Packet, TsSource};
-use imn_testkit::{Class, Lab, Node, Shape, require_root, wait_until};
+use imn_testkit::{Class, Lab, Node, Program, Shape, require_root, wait_until};
 
 const SOON: Duration = Duration::from_secs(10);
 const CHAIN: &str = r#"
@@ -101,6 +103,117 @@ fn late_duplicate_and_reordered_answers_are_counted() {
     wait_until("duplicates", SOON, || (engine.stats().duplicates == duplicated).then_some(())).unwrap();
     assert_eq!(u64::from(outcome.reordered), after.reordered - before.reordered);
     assert!(outcome.reordered > 30, "{outcome:?}");
+}
+
+/// What a capture at the sender shows of one stream of echoes.
+#[derive(Debug, Default, PartialEq)]
+struct Seen {
+    sent: u64,
+    received: u64,
+    late: u64,
+    duplicates: u64,
+    reordered: u64,
+}
+
+impl Seen {
+    /// Judges by the times of the capture: the kernel's, but of another program.
+    fn read(file: &Path, target: IpAddr, tmax: Duration) -> Self {
+        let mut seen = Self::default();
+        let mut sent: HashMap<(String, u64), (f64, bool)> = HashMap::new();
+        let (mut order, mut last) = (Reordering::new(), 0);
+        let fields = ["ip.dst", "icmp.type", "frame.time_epoch", "icmp.ident", "icmp.seq"];
+        for line in tshark(file, &fields).lines() {
+            let mut words = line.split('\t');
+            let [to, kind, time, id, sequence] = [0; 5].map(|_| words.next().unwrap());
+            let (time, sequence): (f64, u64) = (time.parse().unwrap(), sequence.parse().unwrap());
+            // Sequence numbers start again at 0 after 65,535; this stream is shorter.
+            let key = (id.to_owned(), sequence);
+            if kind == "8" && to == target.to_string() {
+                assert!(sequence >= last, "sent out of order");
+                last = sequence;
+                seen.sent += 1;
+                assert_eq!(sent.insert(key, (time, false)), None);
+            } else if let Some((since, answered)) = sent.get_mut(&key) {
+                if std::mem::replace(answered, true) {
+                    seen.duplicates += 1;
+                } else if time - *since > tmax.as_secs_f64() {
+                    seen.late += 1;
+                } else {
+                    seen.received += 1;
+                    order.arrive(sequence);
+                }
+            }
+        }
+        seen.reordered = order.count();
+        seen
+    }
+}
+
+fn tshark(file: &Path, fields: &[&str]) -> String {
+    let tshark = Program::new("tshark").package("tshark").arg("-r").arg(file);
+    let tshark = tshark.args(["-Y", "icmp.type == 8 || icmp.type == 0", "-T", "fields"]);
+    let tshark = tshark.args(fields.iter().flat_map(|field| ["-e", field]));
+    tshark.run_ok(Duration::from_mins(1)).unwrap()
+}
+
+#[test]
+fn loss_copies_overtaking_and_lateness_together_are_those_of_a_capture_at_the_sender() {
+    if !require_root("loss_copies_overtaking_and_lateness_together_are_those_of_a_capture_at_the_sender") {
+        return;
+    }
+    const SENT: u16 = 10_000;
+    const TMAX: Duration = Duration::from_millis(35);
+    let lab = Lab::from_toml(CHAIN).unwrap();
+    let (a, b, r) = (lab.node("a").unwrap(), lab.node("b").unwrap(), lab.node("r").unwrap());
+    let target: IpAddr = b.v4().unwrap().into();
+    let way = Shape { loss: 0.05, duplicate: 0.02, reorder: 0.03, ..lab.shape("r", "b").unwrap() };
+    lab.set_shape("r", "b", way).unwrap();
+    let held = Duration::from_millis(50);
+    let back = Shape { duplicate: 0.02, reorder: 0.01, reorder_by: held, ..lab.shape("b", "r").unwrap() };
+    lab.set_shape("b", "r", back).unwrap();
+
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("sender.pcapng");
+    let mut capture = a
+        .program("dumpcap")
+        .package("tshark")
+        .args(["-i", "r", "-f", "icmp", "-w"])
+        .arg(&file)
+        .spawn()
+        .unwrap();
+    capture.wait_for("its file", SOON, |capture| capture.stderr().contains("File: ").then_some(())).unwrap();
+    let engine = start(a, SocketKind::Raw);
+    let stream =
+        Round { count: SENT, interval: Duration::from_micros(500), timeout: TMAX, ..Round::new(1, target) };
+    let (outcome, packets) = finish(&engine, stream);
+    // What answers the last packets late comes after the outcome, and is counted all the same.
+    wait_until("the round to be forgotten", SOON, || (engine.stats().held == 0).then_some(())).unwrap();
+
+    // A mark after everything else: once it is in the file, all is.
+    let mark = r.v4().unwrap().to_string();
+    a.program("ping").args(["-c", "1", &mark]).run_ok(SOON).unwrap();
+    wait_until("the mark in the capture", SOON, || {
+        tshark(&file, &["ip.src"]).lines().any(|source| source == mark).then_some(())
+    })
+    .unwrap();
+    capture.terminate();
+    capture.wait_deadline(SOON).unwrap();
+    assert!(capture.stderr().contains("dropped on interface 'r': "), "{}", capture.stderr());
+    assert!(capture.stderr().contains("/0 ("), "the capture is not whole: {}", capture.stderr());
+
+    let (seen, stats, counts) = (Seen::read(&file, target, TMAX), engine.stats(), Packet::counts(&packets));
+    let found = Seen {
+        sent: counts.sent,
+        received: counts.received,
+        late: stats.late,
+        duplicates: stats.duplicates,
+        reordered: outcome.reordered.into(),
+    };
+    println!("{found:?}");
+    assert_eq!(found, seen);
+    assert_eq!((counts.unknown, stats.foreign, stats.expired), (0, 0, 0));
+    assert_eq!(counts.lost(), seen.sent - seen.received);
+    assert!(seen.late > 50 && seen.duplicates > 300 && seen.reordered > 200, "{seen:?}");
 }
 
 #[test]

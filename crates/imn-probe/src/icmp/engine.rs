@@ -42,6 +42,8 @@ pub(crate) struct Machine {
     pub receive: Option<RecvBatch>,
     pub error_receive: Option<RecvBatch>,
     pub tick: u64,
+    /// Rounds whose outcomes leave once what has arrived is read.
+    pub settled: Vec<u32>,
     wheel: Wheel,
     inbox: Inbox<Round>,
     woken_at: u64,
@@ -68,6 +70,7 @@ impl Machine {
             receive: Some(RecvBatch::new(RECEIVE, 2048)),
             error_receive: Some(RecvBatch::new(RECEIVE, 256)),
             tick,
+            settled: Vec::new(),
             wheel: Wheel::new(tick, now),
             inbox,
             woken_at: 0,
@@ -94,6 +97,7 @@ impl Machine {
                 self.attend(round, now);
             }
             self.flush_all();
+            self.emit_settled();
             self.publish();
             self.wait();
         }

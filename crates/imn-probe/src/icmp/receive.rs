@@ -20,6 +20,7 @@ impl Machine {
             self.drain_errors(at);
             self.drain_answers(at);
         }
+        self.emit_settled();
     }
 
     fn drain_answers(&mut self, at: usize) {
@@ -101,7 +102,7 @@ impl Machine {
         let open = match packet.status {
             Status::InFlight => true,
             // An answer outweighs an error, as long as the outcome is not out.
-            Status::Unreachable => round.phase == Phase::Open,
+            Status::Unreachable => round.phase != Phase::Emitted,
             _ => false,
         };
         if packet.status == Status::Received || packet.late {
@@ -110,18 +111,19 @@ impl Machine {
             self.event(slot, EventKind::Duplicate);
             return;
         }
-        if u32::from(packet.sequence) < round.expected {
-            round.reordered += 1;
-            self.report.stats.reordered += 1;
-        } else {
-            round.expected = u32::from(packet.sequence) + 1;
-        }
         if !open || rtt > round.timeout {
+            // To RFC 4737 too it is lost: it overtakes nothing, and nothing overtakes it.
             packet.late = true;
             round.late += 1;
             self.report.stats.late += 1;
             self.event(slot, EventKind::Late { rtt: Duration::from_nanos(rtt) });
             return;
+        }
+        if u32::from(packet.sequence) < round.expected {
+            round.reordered += 1;
+            self.report.stats.reordered += 1;
+        } else {
+            round.expected = u32::from(packet.sequence) + 1;
         }
         packet.value = rtt;
         packet.kernel = kernel;

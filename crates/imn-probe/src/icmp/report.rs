@@ -207,8 +207,18 @@ impl Machine {
         let round = &mut self.table.rounds[index as usize];
         round.settled += 1;
         if round.settled == round.count && round.phase == Phase::Open {
+            round.phase = Phase::Settled;
+            self.settled.push(index);
+        }
+    }
+
+    /// Sends out the outcomes of rounds whose packets are all settled.
+    pub(crate) fn emit_settled(&mut self) {
+        let mut settled = std::mem::take(&mut self.settled);
+        for index in settled.drain(..) {
             self.emit(index);
         }
+        self.settled = settled;
     }
 
     /// Tells watchers, if the round asks for it.

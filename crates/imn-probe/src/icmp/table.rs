@@ -63,6 +63,8 @@ impl Stage {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     Open,
+    /// All its packets are settled; its outcome leaves once what has arrived is read, so that copies count.
+    Settled,
     /// Its outcome is out; its packets are kept so that what still comes is classified.
     Emitted,
     /// The slot is free.
