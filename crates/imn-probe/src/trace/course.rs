@@ -296,8 +296,9 @@ impl Course {
         let flow = &mut self.tracks[usize::from(track)];
         let before = flow.horizon;
         flow.observe(ttl, arrival.answer, from_target, now);
-        if flow.follows && flow.end.is_none() && flow.horizon > before {
-            // This path is longer than the one that is known.
+        let longer = flow.follows && flow.end.is_none() && flow.horizon > before;
+        // A lane that is still there goes on by itself.
+        if longer && !self.lanes.iter().any(|lane| lane.track == track) {
             self.lanes.push_back(Lane { cycle: track, track, ttl: before + 1, due: now });
         }
     }
@@ -430,6 +431,22 @@ mod tests {
         let number = course.hops[3].probes.len() as u32 - 1;
         course.arrive(1, 4, number, answered("192.0.2.9", Answer::EchoReply), 7 * MS);
         assert_eq!((course.limit(0), course.limit(1)), (3, 4));
+    }
+
+    #[test]
+    fn a_flow_whose_sending_is_held_up_sends_no_ttl_twice() {
+        let mut course = course(|spec| spec.multipath = Some(super::super::config::Multipath::default()));
+        burst(&mut course, 0);
+        course.arrive(0, 3, 0, answered("192.0.2.9", Answer::EchoReply), MS);
+        // The rate lets three probes of the second flow go, and holds up whatever comes next.
+        let mut number = 0;
+        for ttl in 1..=3 {
+            let Next::Send(aim) = course.next(5 * MS) else { panic!("nothing to send") };
+            assert_eq!((aim.track, aim.ttl), (1, ttl));
+            number = course.sent(&aim);
+        }
+        course.arrive(1, 3, number, answered("198.51.100.3", Answer::TimeExceeded), 6 * MS);
+        assert_eq!(burst(&mut course, 7 * MS), (4..=11).collect::<Vec<_>>());
     }
 
     #[test]
