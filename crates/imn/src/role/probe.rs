@@ -145,7 +145,7 @@ async fn keep(
     output.write(&registration(probe, vec![plan.metric], started)?).await?;
     output.flush().await?;
     let interval = if plan.standing { run.interval.min(OFTEN) } else { run.interval };
-    let mut windows = plan.standing.then(|| Windows::open(plan, interval)).transpose()?;
+    let mut windows = plan.standing.then(|| Windows::open(plan, interval, run.interval)).transpose()?;
     tracing::info!(probe = probe.id, kind = plan.metric, targets = plan.jobs.len(), "probe started");
     let mut health = tokio::time::interval_at(started + run.health_interval, run.health_interval);
     health.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
@@ -254,7 +254,7 @@ async fn health_check(worker: &Worker, plan: &Plan, probe: &Probe, out: &OutArgs
 /// Every target once; of what is observed, what a short look shows.
 async fn outcomes(worker: &Worker, plan: &Plan) -> Result<Vec<Outcome>> {
     if plan.standing {
-        let mut windows = Windows::open(plan, LOOK)?;
+        let mut windows = Windows::open(plan, LOOK, LOOK)?;
         tokio::time::sleep(LOOK).await;
         return Ok(windows.take(plan).await);
     }

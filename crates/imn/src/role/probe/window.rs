@@ -24,11 +24,15 @@ pub(super) struct Windows {
     standing: Box<dyn Standing>,
     plans: Vec<u32>,
     kind: ModuleType,
+    /// What was last said to be wrong with each job, and when.
+    wrong: Vec<Option<(String, Instant)>>,
+    /// The same is said again after this time.
+    again: Duration,
 }
 
 impl Windows {
-    /// Begins to observe.
-    pub(super) fn open(plan: &Plan, interval: Duration) -> Result<Self> {
+    /// Begins to observe. What stays wrong is told again only after the time `again`.
+    pub(super) fn open(plan: &Plan, interval: Duration, again: Duration) -> Result<Self> {
         let none = || Exit::new(Code::Error, format!("the type {} cannot be observed", plan.kind));
         let module = builtin(plan.kind).ok_or_else(none)?;
         let mut standing = module.standing().map_err(|fault| refused(&fault))?.ok_or_else(none)?;
@@ -46,11 +50,12 @@ impl Windows {
             };
             Ok(standing.plan(&assignment).map_err(|fault| refused(&fault))?.number)
         };
-        let plans = plan.jobs.iter().enumerate().map(assignment).collect::<Result<_>>()?;
-        Ok(Self { standing, plans, kind })
+        let plans: Vec<u32> = plan.jobs.iter().enumerate().map(assignment).collect::<Result<_>>()?;
+        let wrong = vec![None; plans.len()];
+        Ok(Self { standing, plans, kind, wrong, again })
     }
 
-    /// What has been seen since the call before, by job.
+    /// What has been seen since the call before, by job; without what is wrong as it was.
     pub(super) async fn take(&mut self, plan: &Plan) -> Vec<Outcome> {
         let due_us = clock::now_us();
         let due = |(key, number): (usize, &u32)| Due {
@@ -79,6 +84,17 @@ impl Windows {
             let error = error.unwrap_or_else(|| "this host was too busy to tell".to_owned());
             plan.unmeasured(&self.kind, &job.target, error)
         };
-        plan.jobs.iter().enumerate().map(outcome).collect()
+        let outcomes = plan.jobs.iter().enumerate().map(outcome);
+        let news = |(outcome, wrong): (Outcome, &mut Option<(String, Instant)>)| {
+            let error = outcome.head().error.map(str::to_owned);
+            let now = Instant::now();
+            let known = matches!((&error, &*wrong), (Some(error), Some((before, since)))
+                if error == before && now - *since < self.again);
+            if !known {
+                *wrong = error.map(|error| (error, now));
+            }
+            (!known).then_some(outcome)
+        };
+        outcomes.zip(&mut self.wrong).filter_map(news).collect()
     }
 }
