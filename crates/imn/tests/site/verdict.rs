@@ -28,6 +28,8 @@ pub(crate) struct Verdict {
     pub(crate) sent: u64,
     /// Packets received, by the rows.
     pub(crate) received: u64,
+    /// Packets of which nothing is known, by the rows.
+    pub(crate) unknown: u64,
     /// 99th percentile of |sent − due|, in microseconds.
     pub(crate) late_p99_us: f64,
     /// Latest of the first due times and earliest of the last, in microseconds since the Unix epoch.
@@ -35,7 +37,7 @@ pub(crate) struct Verdict {
 }
 
 const SQL: &str = "
-with r as (select target, epoch_us(due) due, epoch_us(time) sent_at, sent, received from rounds
+with r as (select target, epoch_us(due) due, epoch_us(time) sent_at, sent, received, unknown from rounds
            where type = 'icmp' and address like '10.10%'),
  g as (select target, epoch_us(first_due) lo, epoch_us(last_due) hi, rounds n from GAPS
        where type = 'icmp' and target in (select target from r)),
@@ -48,6 +50,7 @@ select (select count(*) from t), (select count(*) from r), (select sum(n - d)::b
  (select sum(abs(expected - d - gaps))::bigint from t),
  (select count(*) from r join g on r.target = g.target and r.due between g.lo and g.hi),
  (select coalesce(sum(n), 0)::bigint from g), (select sum(sent)::bigint from r), (select sum(received)::bigint from r),
+ (select sum(unknown)::bigint from r),
  (select quantile_cont(abs(sent_at - due), 0.99) from r), (select max(rlo) from t), (select min(rhi) from t)";
 
 const NO_GAPS: &str = "(select null::varchar as target, null::varchar as type, null::timestamptz as first_due, \
@@ -76,14 +79,15 @@ pub(crate) fn verdict(network: &Network, interval: Duration) -> Option<Verdict> 
         gap_rounds: n(5),
         sent: n(6),
         received: n(7),
-        late_p99_us: rows[0][8].as_f64().unwrap(),
-        span_us: (rows[0][9].as_i64().unwrap(), rows[0][10].as_i64().unwrap()),
+        unknown: n(8),
+        late_p99_us: rows[0][9].as_f64().unwrap(),
+        span_us: (rows[0][10].as_i64().unwrap(), rows[0][11].as_i64().unwrap()),
     })
 }
 
 /// The address of the `n`th target: few to a /24, so that its rate limit is far away.
 fn address(n: u32) -> Ipv4Addr {
-    Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 100, 0, 0)) + 3 * n)
+    Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 100, 0, 0)) + 2 * n)
 }
 
 /// Makes a tier with this interval, one packet, one second of patience, and `count` targets in 10.100.0.0/14.
