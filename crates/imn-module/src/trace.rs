@@ -1,10 +1,14 @@
 //! What is asked of `trace`: parameters as they are written, and the spec that they come to.
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use imn_contract::{Fault, latest::Assignment};
 use imn_probe::{
     Timestamp,
+    dns::{Query, RecordType},
     trace::{Multipath, Protocol, Spec},
 };
 use schemars::JsonSchema;
@@ -12,6 +16,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::{
+    builtin::trace::{ASN_ZONE, Wanted},
     module,
     ping::{Span, within},
     standing::Family,
@@ -39,6 +44,7 @@ pub(crate) struct TraceSpec {
     pub multipath: bool,
     pub max_flows: u16,
     pub family: Family,
+    pub wanted: Wanted,
 }
 
 /// Parameters of `trace`.
@@ -98,6 +104,19 @@ pub(crate) struct TraceParams {
     #[serde(default)]
     #[schemars(range(min = 4, max = 6))]
     family: Option<i64>,
+    /// Look up the names of the hops' addresses.
+    #[serde(default)]
+    names: bool,
+    /// Look up which autonomous systems originate the hops' addresses.
+    #[serde(default)]
+    asn: bool,
+    /// Where autonomous systems are looked up: a zone that answers as `asn.cymru.com`, which is taken if absent, but
+    /// asked of public addresses only.
+    #[serde(default)]
+    asn_zone: Option<String>,
+    /// Who is asked for both: an address, with or without a port; the host's own resolver if absent.
+    #[serde(default)]
+    resolver: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
@@ -149,6 +168,11 @@ impl TraceSpec {
                 Some(6) => Family::V6,
                 Some(_) => return Err(Fault::invalid("params.family", "use 4 or 6")),
             },
+            wanted: Wanted {
+                names: params.names,
+                asn_zone: params.asn_zone.or_else(|| params.asn.then(|| ASN_ZONE.to_owned())),
+                resolver: params.resolver.as_deref().map(resolver).transpose()?,
+            },
         };
         spec.check()?;
         Ok(spec)
@@ -191,6 +215,11 @@ impl TraceSpec {
         if self.interval > Duration::from_hours(1) {
             return bad("interval", "use at most 1 hour");
         }
+        if let Some(zone) = &self.wanted.asn_zone
+            && let Err((_, text)) = Query::new(zone.clone(), RecordType::TXT).check()
+        {
+            return bad("asn_zone", &text);
+        }
         if self.first_hop > self.max_hops {
             return bad("first_hop", "use at most max_hops");
         }
@@ -221,4 +250,9 @@ impl TraceSpec {
             ..Spec::new(key, target)
         }
     }
+}
+
+fn resolver(text: &str) -> Result<SocketAddr, Fault> {
+    let address = text.parse().or_else(|_| text.parse().map(|address: IpAddr| (address, 53).into()));
+    address.map_err(|_| Fault::invalid("params.resolver", "use an address, with or without a port"))
 }

@@ -10,9 +10,10 @@ use std::time::Duration;
 
 const START: Duration = Duration::from_secs(20);
 const ZONE: &str = include_str!("../zones/imn.test");
+const REVERSE: &str = include_str!("../zones/127.in-addr.arpa");
 
-/// Debian's named, authoritative for the signed zone `imn.test` (`zones/imn.test` in this crate), over UDP, TCP, TLS
-/// and HTTPS. Its certificate, signed by itself, is for [`NameServer::NAME`] and 127.0.0.1.
+/// Debian's named, authoritative for the signed zone `imn.test` and for the names of 127.0.0.0/8 (`zones` in this
+/// crate), over UDP, TCP, TLS and HTTPS. Its certificate, signed by itself, is for [`NameServer::NAME`] and 127.0.0.1.
 ///
 /// Dropping it kills the server and removes its files; so does the end of the test process.
 #[derive(Debug)]
@@ -103,7 +104,9 @@ fn launch(directory: &std::path::Path, [plain, tls, https]: [u16; 3]) -> Result<
         .arg("-out")
         .arg(at("cert.pem"))
         .run_ok(START)?;
-    fs::write(at("imn.test"), ZONE).map_err(Error::file("write", at("imn.test")))?;
+    for (name, zone) in [("imn.test", ZONE), ("127.in-addr.arpa", REVERSE)] {
+        fs::write(at(name), zone).map_err(Error::file("write", at(name)))?;
+    }
     // Signed beforehand: while named signs by itself, its answers change.
     let key = ["-a", "ECDSAP256SHA256", "-f", "KSK", "imn.test"];
     Program::new("dnssec-keygen")
@@ -135,6 +138,7 @@ fn launch(directory: &std::path::Path, [plain, tls, https]: [u16; 3]) -> Result<
         controls {{ }};
         tls own {{ cert-file "{here}/cert.pem"; key-file "{here}/key.pem"; }};
         zone "imn.test" {{ type primary; file "signed"; }};
+        zone "127.in-addr.arpa" {{ type primary; file "127.in-addr.arpa"; }};
         "#,
         name = NameServer::NAME,
     );

@@ -112,3 +112,28 @@ fn atlas(results: &str, resolver: &str) {
         .unwrap();
     assert!(output.status.success(), "{results}\n{}", String::from_utf8_lossy(&output.stderr));
 }
+
+#[test]
+fn hops_have_names_and_networks() {
+    if !imn_testkit::require_root("hops_have_names_and_networks") {
+        return;
+    }
+    let server = NameServer::start().unwrap();
+    let resolver = server.plain().to_string();
+    let asked = ["--names", "--asn-zone", "asn.imn.test", "--resolver", &resolver];
+    let rows = ends(&[&["trace", "127.0.0.1", "127.0.0.2", "-o", "json"], &asked[..]].concat(), 0);
+    let rows: Vec<Value> = serde_json::from_str(&rows).unwrap();
+    let hop = &rows[0]["hops"][0];
+    assert_eq!((&hop["host"], &hop["asn"]), (&"ns1.imn.test".into(), &64_500.into()), "{hop}");
+    // Of this one the server knows nothing.
+    let hop = &rows[1]["hops"][0];
+    assert!(hop["address"] == "127.0.0.2" && hop.get("host").is_none() && hop.get("asn").is_none(), "{hop}");
+    let table =
+        ends(&[&["mtr", "-c", "2", "-i", "10ms", "127.0.0.1", "-o", "table"], &asked[..]].concat(), 0);
+    assert!(table.contains("AS64500 ns1.imn.test (127.0.0.1)"), "{table}");
+    let report = ends(&[&["mtr", "-c", "1", "127.0.0.1", "-o", "mtr-json"], &asked[..]].concat(), 0);
+    let report: Value = serde_json::from_str(&report).unwrap();
+    assert_eq!(report["report"]["hubs"][0]["host"], "ns1.imn.test");
+    let wrong = ends(&["trace", "127.0.0.1", "--names", "--resolver", "nobody"], 2);
+    assert!(wrong.contains("resolver"), "{wrong}");
+}

@@ -1,5 +1,6 @@
 //! `trace`: the path to a target, once or in cycles.
 
+mod names;
 mod routes;
 
 use std::{
@@ -23,6 +24,8 @@ use crate::{
     flight::{Found, Measure, Signs},
     trace::{TraceParams, TraceSpec},
 };
+use names::Names;
+pub(crate) use names::{ASN_ZONE, Wanted};
 use routes::Routes;
 
 /// The whole outcome so far is told at most so often.
@@ -32,6 +35,7 @@ const TELL: Duration = Duration::from_millis(100);
 #[derive(Default)]
 pub(crate) struct Trace {
     routes: OnceLock<Routes>,
+    names: OnceLock<Names>,
     starting: Mutex<()>,
 }
 
@@ -123,7 +127,10 @@ impl Measure for Trace {
                 },
             }
         };
-        let outcome = convert::trace::outcome(spec, &found);
+        let mut outcome = convert::trace::outcome(spec, &found);
+        if spec.wanted != Wanted::default() {
+            self.names.get_or_init(Names::new).fill(&mut outcome, &spec.wanted).await;
+        }
         Found { round: convert::trace::round(&found, &outcome), outcome }
     }
 }

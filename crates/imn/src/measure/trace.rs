@@ -55,6 +55,13 @@ fn measure(args: TraceArgs, cycles: u16) -> Result<Code> {
     set("max_hops", json!(args.max_hops));
     set("flow", json!(args.flow));
     set("multipath", json!(args.multipath));
+    set("names", json!(args.names));
+    set("asn", json!(args.asn));
+    for (name, value) in [("asn_zone", args.asn_zone), ("resolver", args.resolver)] {
+        if let Some(value) = value {
+            set(name, json!(value));
+        }
+    }
     if let Some(protocol) = args.protocol {
         let name = match protocol {
             Transport::Icmp => "icmp",

@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use super::{MeasureArgs, duration};
 
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(crate) struct TraceArgs {
     #[command(flatten)]
     pub(crate) measure: MeasureArgs,
@@ -44,6 +45,18 @@ pub(crate) struct TraceArgs {
     /// Which of 256 flows to send; equal flows take equal paths.
     #[arg(long, default_value_t = 0)]
     pub(crate) flow: u8,
+    /// Show the names of the hops' addresses.
+    #[arg(long)]
+    pub(crate) names: bool,
+    /// Show which autonomous systems originate the hops' addresses.
+    #[arg(long)]
+    pub(crate) asn: bool,
+    /// Where autonomous systems are looked up: a zone that answers as `asn.cymru.com`, the default, does.
+    #[arg(long, value_name = "ZONE")]
+    pub(crate) asn_zone: Option<String>,
+    /// Who is asked for names and autonomous systems [default: the resolver of the host that traces].
+    #[arg(long, value_name = "ADDR[:PORT]")]
+    pub(crate) resolver: Option<String>,
     /// Targets begun per second at most.
     #[arg(long, value_name = "N", conflicts_with = "from")]
     pub(crate) rate: Option<NonZeroU32>,
