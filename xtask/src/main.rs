@@ -44,7 +44,7 @@ enum Command {
     Tidy,
     /// Write the generated files again: OpenAPI document and JSON Schemas.
     Openapi,
-    /// Compare with a peer on this machine: `icmp`.
+    /// Compare with peers on this machine.
     Bench {
         /// What to compare.
         what: bench::What,

@@ -42,6 +42,12 @@ pub(crate) fn soak(filter: Option<&str>) -> Result<()> {
     fuzz()
 }
 
+/// One scenario at full length, with what it tells.
+pub(crate) fn in_full(scenario: &str) -> Result<()> {
+    install::for_testing()?;
+    run(tests().env(SOAK, "1").args(["--test", scenario, "--", "--nocapture"]))
+}
+
 /// The tests of everything, and beside them the product; one build for both.
 fn build_tests() -> Result<PathBuf> {
     run(cargo().args(["test", "--release", "--workspace", "--no-run", "--quiet"]))?;

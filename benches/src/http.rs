@@ -11,14 +11,18 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::{RUNS, children_cpu_us, median};
-use crate::{
-    install,
-    run::{cargo, output, run, target},
+use imn_probe::{
+    http::{Engine, Spec, parse_url},
+    tls::Trust,
 };
+use imn_testkit::Program;
+use nix::sys::resource::UsageWho;
+
+use crate::turn::{TURNS, cpu_us, cpu_us_of, median};
 
 /// Requests of one run.
 const REQUESTS: u32 = 1000;
+const LONGEST: Duration = Duration::from_mins(5);
 const START: Duration = Duration::from_secs(10);
 const BLACKBOX: &str = "/usr/bin/prometheus-blackbox-exporter";
 
@@ -29,24 +33,21 @@ struct Cost {
     latency: f64,
 }
 
-pub(super) fn http() -> Result<()> {
-    install::for_benches()?;
-    run(cargo().args(["build", "--release", "--package", "imn-probe", "--example", "fetch"]))?;
-    let fetch = target().join("release/examples/fetch");
+pub(super) fn compare() -> Result<()> {
     let web = Web::start()?;
     let blackbox = Blackbox::start(&web)?;
     println!(
-        "per request, median of {RUNS} alternated runs of {REQUESTS}, a connection each, nginx on loopback"
+        "per request, median of {TURNS} alternated runs of {REQUESTS}, a connection each, nginx on loopback"
     );
     for scheme in ["http", "https"] {
         let url = web.url(scheme);
         let mut sides: [Vec<Cost>; 3] = Default::default();
-        for _ in 0..RUNS {
-            sides[0].push(ours(&fetch, &url, &web)?);
+        for _ in 0..TURNS {
+            sides[0].push(ours(&url, &web)?);
             sides[1].push(curl(&url, &web)?);
             sides[2].push(blackbox.probe(&url)?);
         }
-        let of = |side: &[Cost], figure: fn(&Cost) -> f64| median(side.iter().map(figure).collect());
+        let of = |side: &[Cost], figure: fn(&Cost) -> f64| median(side.iter().map(figure));
         let own = of(&sides[0], |cost| cost.cpu);
         println!("{scheme}");
         for (name, side) in ["imn", "curl", "blackbox"].iter().zip(&sides) {
@@ -57,11 +58,25 @@ pub(super) fn http() -> Result<()> {
     Ok(())
 }
 
-fn ours(fetch: &Path, url: &str, web: &Web) -> Result<Cost> {
-    let before = children_cpu_us()?;
-    let said = output(Command::new(fetch).arg(REQUESTS.to_string()).arg(url).arg(web.path("ca.pem")))?;
-    let cpu = (children_cpu_us()? - before) / f64::from(REQUESTS);
-    Ok(Cost { cpu, latency: String::from_utf8_lossy(&said).trim().parse()? })
+/// Each request over a connection of its own.
+fn ours(url: &str, web: &Web) -> Result<Cost> {
+    let before = cpu_us(UsageWho::RUSAGE_SELF)?;
+    let trust = Trust::none().with_pem(&fs::read(web.path("ca.pem"))?)?;
+    let (engine, url) = (Engine::new(Spec::default(), trust, false), parse_url(url)?);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut times = Vec::with_capacity(REQUESTS as usize);
+    runtime.block_on(async {
+        for _ in 0..REQUESTS {
+            let outcome = engine.measure(&url, |_, _| {}).await;
+            match outcome.error {
+                None => times.push(outcome.elapsed.as_secs_f64() * 1e6),
+                Some(error) => return Err(error),
+            }
+        }
+        Ok(())
+    })?;
+    let cpu = (cpu_us(UsageWho::RUSAGE_SELF)? - before) / f64::from(REQUESTS);
+    Ok(Cost { cpu, latency: median(times) })
 }
 
 /// All requests by one curl, so that its start is spread over them; each over a connection of its own.
@@ -69,16 +84,15 @@ fn curl(url: &str, web: &Web) -> Result<Cost> {
     let list = web.path("curl");
     let each = format!("url = \"{url}\"\noutput = \"/dev/null\"\n");
     fs::write(&list, each.repeat(REQUESTS as usize)).context("write curl's list")?;
-    let before = children_cpu_us()?;
-    let said = output(
-        Command::new("curl")
-            .args(["-s", "-H", "connection: close", "--no-sessionid", "-w", "%{time_total}\\n", "--cacert"])
-            .arg(web.path("ca.pem"))
-            .arg("--config")
-            .arg(&list),
-    )?;
-    let cpu = (children_cpu_us()? - before) / f64::from(REQUESTS);
-    let said = String::from_utf8_lossy(&said);
+    let before = cpu_us(UsageWho::RUSAGE_CHILDREN)?;
+    let said = Program::new("curl")
+        .package("curl")
+        .args(["-s", "-H", "connection: close", "--no-sessionid", "-w", "%{time_total}\n", "--cacert"])
+        .arg(web.path("ca.pem"))
+        .arg("--config")
+        .arg(&list)
+        .run_ok(LONGEST)?;
+    let cpu = (cpu_us(UsageWho::RUSAGE_CHILDREN)? - before) / f64::from(REQUESTS);
     let times = said.lines().map(|line| Ok(line.parse::<f64>()? * 1e6)).collect::<Result<Vec<_>>>()?;
     Ok(Cost { cpu, latency: median(times) })
 }
@@ -95,8 +109,8 @@ impl Web {
         let directory = std::env::temp_dir().join(format!("imn-bench-{}", std::process::id()));
         fs::create_dir_all(&directory).with_context(|| format!("make {}", directory.display()))?;
         let openssl = |args: &str| {
-            let mut command = Command::new("openssl");
-            run(command.args(args.split_whitespace()).current_dir(&directory).stderr(Stdio::null()))
+            let openssl = Program::new("openssl").package("openssl").args(args.split_whitespace());
+            openssl.current_dir(&directory).run_ok(START)
         };
         let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
         openssl(&format!("req -x509 {key} -keyout ca.key -out ca.pem -days 30 -subj /CN=bench"))?;
@@ -186,7 +200,7 @@ impl Blackbox {
     }
 
     fn cpu_us(&self) -> Result<f64> {
-        super::cpu_us(&format!("/proc/{}/stat", self.server.id()), [11, 12])
+        cpu_us_of(self.server.id())
     }
 }
 

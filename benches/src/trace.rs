@@ -1,14 +1,15 @@
 //! Six emulated routers, traced by this engine and by mtr in alternation: how long each takes, and what it finds.
-//!
-//! Needs root and mtr. Run by `cargo xtask bench trace`.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a comparison for developers")]
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
-use std::net::IpAddr;
-use std::time::{Duration, Instant};
-
+use anyhow::{Context, Result, ensure};
 use imn_probe::trace::{Config, Engine, Outcome, Spec};
 use imn_testkit::{Lab, Node};
+
+use crate::turn::{TURNS, median};
 
 const LAB: &str = r#"
     name = "bench"
@@ -28,23 +29,22 @@ const LAB: &str = r#"
 /// Round trip to the target by the links alone, in milliseconds.
 const PATH: f64 = 30.0;
 const LONGEST: Duration = Duration::from_mins(1);
-/// Alternated runs of each side; the median of an odd number is one of them.
-const RUNS: usize = 7;
 
-fn main() {
-    let lab = Lab::from_toml(LAB).unwrap();
-    let (node, target) = (lab.node("a").unwrap(), lab.node("b").unwrap().v4().unwrap().into());
-    println!("six routers, {PATH} ms round trip; medians of {RUNS} alternated runs, engine start included");
+pub(super) fn compare() -> Result<()> {
+    let lab = Lab::from_toml(LAB)?;
+    let (node, target) = (lab.node("a")?, lab.node("b")?.v4()?.into());
+    println!("six routers, {PATH} ms round trip; medians of {TURNS} alternated runs, engine start included");
     for cycles in [1, 10] {
         let (mut ours, mut theirs, mut errors) = (Vec::new(), Vec::new(), (Vec::new(), Vec::new()));
-        for _ in 0..RUNS {
+        for _ in 0..TURNS {
             let begun = Instant::now();
-            let outcome = trace(node, target, cycles);
+            let outcome = trace(node, target, cycles)?;
             ours.push(ms(begun.elapsed()));
-            assert!(outcome.reached, "{outcome:?}");
-            errors.0.push(outcome.hops.last().unwrap().rtt().avg().unwrap() / 1e6 - PATH);
+            ensure!(outcome.reached, "the target was not reached: {outcome:?}");
+            let average = outcome.hops.last().and_then(|hop| hop.rtt().avg()).context("no round trip")?;
+            errors.0.push(average / 1e6 - PATH);
             let begun = Instant::now();
-            let average = mtr(node, target, cycles);
+            let average = mtr(node, target, cycles)?;
             theirs.push(ms(begun.elapsed()));
             errors.1.push(average - PATH);
         }
@@ -54,28 +54,25 @@ fn main() {
         println!("  mtr    {theirs:.1} ms, mean round trip {:+.3} ms off the links'", median(errors.1));
         println!("  ratio  {:.3}", ours / theirs);
     }
+    Ok(())
 }
 
-fn trace(node: &Node, target: IpAddr, cycles: u16) -> Outcome {
-    let engine = node.enter(|| Engine::start(&Config::default()).unwrap()).unwrap();
+fn trace(node: &Node, target: IpAddr, cycles: u16) -> Result<Outcome> {
+    let engine = node.enter(|| Engine::start(&Config::default()))??;
     let spec = Spec { cycles, interval: Duration::from_millis(100), ..Spec::new(1, target) };
-    engine.submit(vec![spec]).unwrap();
-    engine.outcomes().recv_timeout(LONGEST).unwrap()
+    engine.submit(vec![spec])?;
+    Ok(engine.outcomes().recv_timeout(LONGEST)?)
 }
 
 /// The mean round trip to the target that mtr reports, in milliseconds.
-fn mtr(node: &Node, target: IpAddr, cycles: u16) -> f64 {
+fn mtr(node: &Node, target: IpAddr, cycles: u16) -> Result<f64> {
     let mtr = node.program("mtr").package("mtr-tiny").args(["--json", "-n", "-i", "0.1", "-G", "1"]);
     let mtr = mtr.args(["-c".to_owned(), cycles.to_string(), target.to_string()]);
-    let report: serde_json::Value = serde_json::from_str(&mtr.run_ok(LONGEST).unwrap()).unwrap();
-    report["report"]["hubs"].as_array().unwrap().last().unwrap()["Avg"].as_f64().unwrap()
+    let report: serde_json::Value = serde_json::from_str(&mtr.run_ok(LONGEST)?)?;
+    let hubs = report["report"]["hubs"].as_array().context("mtr's report has no hubs")?;
+    hubs.last().and_then(|hub| hub["Avg"].as_f64()).context("mtr's report has no mean")
 }
 
 fn ms(span: Duration) -> f64 {
     span.as_secs_f64() * 1e3
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
