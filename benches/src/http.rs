@@ -4,12 +4,12 @@ use std::{
     fs,
     io::{Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use imn_probe::{
     http::{Engine, Spec, parse_url},
@@ -62,7 +62,8 @@ pub(super) fn compare() -> Result<()> {
 fn ours(url: &str, web: &Web) -> Result<Cost> {
     let before = cpu_us(UsageWho::RUSAGE_SELF)?;
     let trust = Trust::none().with_pem(&fs::read(web.path("ca.pem"))?)?;
-    let (engine, url) = (Engine::new(Spec::default(), trust, false), parse_url(url)?);
+    let (engine, url) =
+        (Engine::new(Spec::default(), trust, false), parse_url(url).map_err(|error| anyhow!(error))?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut times = Vec::with_capacity(REQUESTS as usize);
     runtime.block_on(async {

@@ -12,6 +12,7 @@ use crate::turn::{TURNS, median};
 const LAB: &str = r#"
     name = "rtt"
     seed = 17
+    awake = true
     hosts = ["a", "b"]
     links = [{ between = ["a", "b"], delay = "5ms" }]
 "#;
@@ -92,7 +93,7 @@ fn ping(node: &Node, _: &Path, target: IpAddr) -> Result<(Vec<f64>, Option<f64>)
 
 /// It prints three digits.
 fn fping(node: &Node, _: &Path, target: IpAddr) -> Result<(Vec<f64>, Option<f64>)> {
-    let fping = node.program("fping").package("fping").args(["-q", "-p", "2", "-C"]);
+    let fping = node.program("fping").package("fping").args(["-q", "-p", "2", "-t", "1000", "-C"]);
     let outcome = fping.arg(PROBES.to_string()).arg(target.to_string()).run(LONGEST)?;
     let (_, times) = outcome.stderr.split_once(" : ").context("fping tells no times")?;
     Ok((times.split_whitespace().filter_map(|time| time.parse().ok()).collect(), None))

@@ -14,6 +14,7 @@ use crate::turn::{TURNS, median};
 const LAB: &str = r#"
     name = "bench"
     seed = 11
+    awake = true
     hosts = ["a", "b"]
     routers = ["r1", "r2", "r3", "r4", "r5", "r6"]
     links = [

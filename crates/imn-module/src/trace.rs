@@ -16,7 +16,6 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::{
-    builtin::trace::{ASN_ZONE, Wanted},
     module,
     ping::{Span, within},
     standing::Family,
@@ -26,6 +25,19 @@ use crate::{
 const MOST_CYCLES: i64 = 65_535;
 /// Cycles of a standing round are spread over at most this share of its interval.
 const ROUND_SHARE: u32 = 2;
+
+/// The zone that the field uses.
+pub(crate) const ASN_ZONE: &str = "asn.cymru.com";
+
+/// What is wanted beside addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Wanted {
+    pub names: bool,
+    /// Look for autonomous systems under this zone.
+    pub asn_zone: Option<String>,
+    /// Who is asked; the host's own resolver if nobody is named.
+    pub resolver: Option<SocketAddr>,
+}
 
 /// How one target is traced.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

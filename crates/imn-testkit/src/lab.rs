@@ -1,5 +1,6 @@
 //! Laboratories: network namespaces joined by emulated links.
 
+mod awake;
 mod build;
 mod capture;
 mod echo;
@@ -16,6 +17,7 @@ pub use shape::{Distribution, Shape};
 pub use stats::{Counts, Delays, Histogram, Stats};
 
 use crate::{Error, NatsServer, Program, Result};
+use awake::Awake;
 use capture::Capture;
 use echo::EchoLog;
 use emulator::Emulator;
@@ -33,6 +35,7 @@ pub struct Lab {
     topology: Topology,
     nodes: Vec<Node>,
     emulator: Emulator,
+    _awake: Option<Awake>,
     // Holds the switch of the management network.
     _management: Option<Namespace>,
 }

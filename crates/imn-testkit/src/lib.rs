@@ -54,6 +54,7 @@
 //! echoes = true                  # follow echoes, about 200 bytes each; the default
 //! multipath = false              # equal paths are all used, each by other flows (addresses, protocol and ports)
 //! coalesce = "0us"               # wake at most once per this time: less CPU under load, that much more lateness
+//! awake = false                  # keep the processors from sleeping: no time is lost by waking them
 //! answers = { b = ["10.100.0.0/14"] } # every address of these prefixes answers at b
 //!
 //! [[links]]

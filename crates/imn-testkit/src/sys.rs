@@ -85,3 +85,11 @@ pub(crate) fn become_real_time() -> bool {
         libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &raw const priority) == 0
     }
 }
+
+/// Gives the calling thread less than the lowest priority: it runs when nobody else does; `false` when refused.
+#[expect(unsafe_code, reason = "sched_setscheduler has no safe wrapper")]
+pub(crate) fn become_idle() -> bool {
+    let priority = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the call reads one sched_param, which outlives it; 0 is the calling thread.
+    unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const priority) == 0 }
+}

@@ -22,10 +22,9 @@ use tokio::time::Instant;
 use crate::{
     Addressing, ProgressKind, convert,
     flight::{Found, Measure, Signs},
-    trace::{TraceParams, TraceSpec},
+    trace::{TraceParams, TraceSpec, Wanted},
 };
 use names::Names;
-pub(crate) use names::{ASN_ZONE, Wanted};
 use routes::Routes;
 
 /// The whole outcome so far is told at most so often.

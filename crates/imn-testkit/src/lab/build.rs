@@ -1,5 +1,6 @@
 //! Turns a topology into namespaces, devices, addresses and routes.
 
+use crate::lab::awake::Awake;
 use crate::lab::emulator::{Config, Emulator, Plan};
 use crate::lab::namespace::{Namespace, set_sysctl};
 use crate::lab::topology::{self, NodePlan, Topology};
@@ -47,7 +48,8 @@ pub(crate) fn build(topology: Topology) -> Result<Lab> {
         &Config { seed: topology.seed, keep_echoes: topology.echoes, coalesce: topology.coalesce },
     )?;
     let management = management.map(|management| management.switch);
-    Ok(Lab { topology, nodes, emulator, _management: management })
+    let awake = topology.awake.then(Awake::start).transpose()?;
+    Ok(Lab { topology, nodes, emulator, _awake: awake, _management: management })
 }
 
 /// The links of a node, each with the end at which the node is.

@@ -35,6 +35,8 @@ struct Text {
     echoes: bool,
     #[serde(default, deserialize_with = "shape::duration")]
     coalesce: Duration,
+    #[serde(default)]
+    awake: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -57,6 +59,7 @@ pub(crate) struct Topology {
     pub(crate) multipath: bool,
     pub(crate) echoes: bool,
     pub(crate) coalesce: Duration,
+    pub(crate) awake: bool,
     pub(crate) nodes: Vec<NodePlan>,
     pub(crate) links: Vec<LinkPlan>,
 }
@@ -159,8 +162,8 @@ impl Topology {
         for (node, prefixes) in answers {
             nodes[node].answers = prefixes;
         }
-        let Text { name, seed, management, multipath, echoes, coalesce, .. } = text;
-        Ok(Self { name, seed, management, multipath, echoes, coalesce, nodes, links })
+        let Text { name, seed, management, multipath, echoes, coalesce, awake, .. } = text;
+        Ok(Self { name, seed, management, multipath, echoes, coalesce, awake, nodes, links })
     }
 
     /// The addresses of a node, in the order of its links; v4 before v6.

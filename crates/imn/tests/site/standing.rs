@@ -1,5 +1,7 @@
 //! Many standing targets of one agent for a while: what it takes, and whether each round is stored once.
 
+#![allow(dead_code, reason = "each scenario uses a part of it")]
+
 use std::{
     thread::sleep,
     time::{Duration, Instant},

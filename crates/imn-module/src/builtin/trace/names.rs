@@ -13,6 +13,8 @@ use imn_contract::latest::TraceOutcome;
 use imn_probe::dns::{Config, Engine, Query, RecordType, reverse, system_resolvers};
 use tokio::time::Instant;
 
+use crate::trace::{ASN_ZONE, Wanted};
+
 /// How long an answer is waited for, and how often it is asked for.
 const PATIENCE: Duration = Duration::from_millis(700);
 const ATTEMPTS: usize = 2;
@@ -20,19 +22,6 @@ const ATTEMPTS: usize = 2;
 const BELIEVED: Duration = Duration::from_mins(10);
 /// Answers remembered at most; all are forgotten when there are more.
 const REMEMBERED: usize = 65_536;
-
-/// The zone that the field uses.
-pub(crate) const ASN_ZONE: &str = "asn.cymru.com";
-
-/// What is wanted beside addresses.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(crate) struct Wanted {
-    pub names: bool,
-    /// Look for autonomous systems under this zone.
-    pub asn_zone: Option<String>,
-    /// Who is asked; the host's own resolver if nobody is named.
-    pub resolver: Option<SocketAddr>,
-}
 
 /// Asks, and remembers.
 pub(super) struct Names {
