@@ -16,6 +16,7 @@ const RESERVED: [&str; 4] = ["lo", "all", "default", "mgmt"];
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 struct Text {
     name: String,
     #[serde(default = "one")]
@@ -52,6 +53,7 @@ struct LinkText {
 
 /// A checked laboratory.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 pub(crate) struct Topology {
     pub(crate) name: String,
     pub(crate) seed: u64,
