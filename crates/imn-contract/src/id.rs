@@ -4,7 +4,7 @@ use std::{
     borrow::Cow,
     fmt,
     str::FromStr,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -34,14 +34,14 @@ macro_rules! identifier {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
         #[serde(transparent)]
-        pub struct $name(String);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// Takes a text as this identifier.
             ///
             /// # Errors
             /// When the text does not match `[A-Za-z0-9_-]{1,64}`.
-            pub fn new(text: impl Into<String>) -> Result<Self, IdError> {
+            pub fn new(text: impl Into<Arc<str>>) -> Result<Self, IdError> {
                 let text = text.into();
                 check($what, &text)?;
                 Ok(Self(text))
@@ -50,6 +50,11 @@ macro_rules! identifier {
             /// The identifier's text.
             pub fn as_str(&self) -> &str {
                 &self.0
+            }
+
+            /// The identifier's text, shared with it.
+            pub fn text(&self) -> Arc<str> {
+                Arc::clone(&self.0)
             }
         }
 
@@ -81,7 +86,7 @@ macro_rules! identifier {
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 let text = Cow::<'de, str>::deserialize(deserializer)?;
-                Self::new(text.into_owned()).map_err(de::Error::custom)
+                Self::new(text).map_err(de::Error::custom)
             }
         }
 
@@ -125,14 +130,14 @@ identifier!(
 impl JobId {
     /// A fresh ULID, greater than those that this process made before.
     pub fn generate() -> Self {
-        Self(ulid())
+        Self(ulid().into())
     }
 }
 
 impl TargetId {
     /// A fresh ULID, greater than those that this process made before: a list in order of ids is in order of creation.
     pub fn generate() -> Self {
-        Self(ulid())
+        Self(ulid().into())
     }
 }
 

@@ -49,7 +49,7 @@ fn round() -> impl Strategy<Value = Round> {
             proptest::collection::vec(proptest::option::of(0u64..1 << 60), sent as usize).prop_map(
                 move |rtts_ns| Round {
                     target: Some("t1".parse().unwrap()),
-                    address: address.clone(),
+                    address: address.as_str().into(),
                     due_us,
                     time_us,
                     sent,

@@ -13,7 +13,7 @@ pub(crate) mod bgp;
 
 pub(crate) mod trace;
 
-use std::{io, net::IpAddr, time::Duration};
+use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
 use imn_contract::latest::{PingOutcome, Round, RttSummary, TimestampSource};
 use imn_metric::{Ipdv, percentile_with_loss};
@@ -23,7 +23,7 @@ use serde_json::{Map, Value, json};
 
 use crate::ping::{PingSpec, Protocol};
 
-/// A round of standing work. Target, due time and Tmax are its keeper's to fill in.
+/// A round of standing work. Target, address, due time and Tmax are its keeper's to fill in.
 pub(crate) fn round(outcome: &Outcome, packets: &[Packet]) -> Round {
     let counts = Packet::counts(packets);
     let stats = Packet::rtt_stats(packets);
@@ -31,7 +31,7 @@ pub(crate) fn round(outcome: &Outcome, packets: &[Packet]) -> Round {
     let due_us = (outcome.due.as_nanos() / 1000) as i64;
     Round {
         target: None,
-        address: outcome.target.to_string(),
+        address: Arc::default(),
         due_us,
         time_us: packets.first().map_or(due_us, |packet| (packet.sent.as_nanos() / 1000) as i64),
         sent: counts.sent as u32,

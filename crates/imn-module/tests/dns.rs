@@ -159,7 +159,7 @@ fn standing_rounds_carry_every_query_and_the_outcome() {
     let [answered, missing, dead] = [&done[0], &done[1], &done[2]];
     let round = &answered.round;
     assert_eq!((round.sent, round.received, round.success, round.error.clone()), (3, 3, true, None));
-    assert_eq!((round.address.as_str(), round.rtts_ns.len()), ("127.0.0.1", 3));
+    assert_eq!((&*round.address, round.rtts_ns.len()), ("127.0.0.1", 3));
     assert_eq!(round.ts_source, TimestampSource::Kernel);
     assert!(
         round.time_us >= due_us

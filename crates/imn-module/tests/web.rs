@@ -237,7 +237,7 @@ fn standing_work_has_rounds_of_both_kinds() {
     let outcome =
         |round: &Round| serde_json::from_str::<HttpOutcome>(round.outcome.as_ref().unwrap()).unwrap();
     let [good, missing, refused] = &rounds_of_urls[..] else { panic!("{rounds_of_urls:?}") };
-    assert_eq!((good.success, good.sent, good.received, good.address.as_str()), (true, 1, 1, "127.0.0.1"));
+    assert_eq!((good.success, good.sent, good.received, &*good.address), (true, 1, 1, "127.0.0.1"));
     assert_eq!(outcome(good).response_ms.avg.map(|ms| (ms * 1e6).round() as u64), good.rtt_avg_ns);
     assert_eq!((missing.success, missing.received, outcome(missing).status), (false, 1, Some(404)));
     assert!(missing.rtt_avg_ns.is_some() && missing.error.as_deref().unwrap().starts_with("status 404"));

@@ -25,6 +25,7 @@ pub(crate) use socket::{Overflow, Stamps, prepare};
 use crate::mailbox::{Command, Mailbox, SubmitError, mailbox};
 use crate::outbox::outbox;
 use crate::outcome::{Batch, Event};
+use crate::thread;
 use engine::Machine;
 use report::Report;
 use socket::IcmpSocket;
@@ -71,9 +72,7 @@ impl Engine {
         let stats = Arc::new(Mutex::new(Stats::default()));
         let report = Report::new(outbox, Arc::clone(&stats));
         let config = config.clone();
-        let thread = std::thread::Builder::new()
-            .name("imn-icmp".to_owned())
-            .spawn(move || Machine::new(sockets, &config, inbox, report).run())
+        let thread = thread::spawn("imn-icmp", move || Machine::new(sockets, &config, inbox, report).run())
             .map_err(system("start icmp thread"))?;
         Ok(Self { mailbox, outcomes, events, stats, raw, thread: Some(thread) })
     }

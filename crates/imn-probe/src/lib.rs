@@ -20,6 +20,7 @@ mod outcome;
 mod pace;
 mod stamping;
 mod sys;
+mod thread;
 mod wheel;
 
 pub mod bgp;

@@ -4,9 +4,11 @@
 mod epoll;
 mod mmsg;
 mod option;
+mod priority;
 mod wake;
 
 pub(crate) use epoll::{Epoll, Interest};
 pub(crate) use mmsg::{Control, RecvBatch, SendBatch, SendControl};
 pub(crate) use option::{attach_filter, receive_drops, set_option, tcp_rtt};
+pub(crate) use priority::come_first;
 pub(crate) use wake::Waker;

@@ -19,6 +19,7 @@ pub use engine::Stats;
 use crate::mailbox::{Command, Mailbox, SubmitError, mailbox};
 use crate::outbox::outbox;
 use crate::outcome::{Batch, Event};
+use crate::thread;
 use engine::Machine;
 
 /// A running engine. Dropping it stops its thread; rounds not finished are forgotten.
@@ -39,10 +40,7 @@ impl Engine {
         let stats = Arc::new(Mutex::new(Stats::default()));
         let machine = Machine::new(config, inbox, outbox, Arc::clone(&stats))
             .map_err(system("create epoll instance"))?;
-        let thread = std::thread::Builder::new()
-            .name("imn-tcp".to_owned())
-            .spawn(move || machine.run())
-            .map_err(system("start tcp thread"))?;
+        let thread = thread::spawn("imn-tcp", move || machine.run()).map_err(system("start tcp thread"))?;
         Ok(Self { mailbox, outcomes, events, stats, thread: Some(thread) })
     }
 

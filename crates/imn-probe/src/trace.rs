@@ -38,6 +38,7 @@ pub use verdict::{LossKind, judge_loss};
 
 use crate::icmp::Family;
 use crate::mailbox::{Command, Mailbox, SubmitError, mailbox};
+use crate::thread;
 use engine::Machine;
 use report::Report;
 use socket::{Range, RawSocket};
@@ -88,10 +89,9 @@ impl Engine {
         let stats = Arc::new(Mutex::new(Stats::default()));
         let report = Report::new(outcome_sender, event_sender, Arc::clone(&stats));
         let config = config.clone();
-        let thread = std::thread::Builder::new()
-            .name("imn-trace".to_owned())
-            .spawn(move || Machine::new(sockets, range, &config, inbox, report).run())
-            .map_err(system("start trace thread"))?;
+        let thread =
+            thread::spawn("imn-trace", move || Machine::new(sockets, range, &config, inbox, report).run())
+                .map_err(system("start trace thread"))?;
         Ok(Self { mailbox, outcomes, events, stats, thread: Some(thread) })
     }
 

@@ -13,6 +13,9 @@ use imn_probe::{Fate, Outcome, Packet, TsSource};
 use imn_testkit::{Class, Lab, Node, Program, Shape, require_root, wait_until};
 
 const SOON: Duration = Duration::from_secs(10);
+/// Packets of the stream that is compared with a capture, and how long each is waited for.
+const SENT: u16 = 10_000;
+const TMAX: Duration = Duration::from_millis(35);
 const CHAIN: &str = r#"
     name = "probe"
     seed = 3
@@ -161,8 +164,6 @@ fn loss_copies_overtaking_and_lateness_together_are_those_of_a_capture_at_the_se
     if !require_root("loss_copies_overtaking_and_lateness_together_are_those_of_a_capture_at_the_sender") {
         return;
     }
-    const SENT: u16 = 10_000;
-    const TMAX: Duration = Duration::from_millis(35);
     let lab = Lab::from_toml(CHAIN).unwrap();
     let (a, b, r) = (lab.node("a").unwrap(), lab.node("b").unwrap(), lab.node("r").unwrap());
     let target: IpAddr = b.v4().unwrap().into();

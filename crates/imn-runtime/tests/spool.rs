@@ -40,7 +40,7 @@ fn config(dir: &Path, partitions: u32) -> Config {
 fn round(target: u32, due_us: i64) -> Round {
     Round {
         target: Some(format!("t{target}").parse().unwrap()),
-        address: format!("127.0.0.{}", target % 250 + 1),
+        address: format!("127.0.0.{}", target % 250 + 1).into(),
         due_us,
         time_us: due_us + 7,
         sent: 1,

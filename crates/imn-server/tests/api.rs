@@ -488,7 +488,7 @@ fn batch(target: &str, seq: u64, from_us: i64, rounds: i64) -> IngestBatch {
     let target = TargetId::new(target).unwrap();
     let round = |n: i64| Round {
         target: Some(target.clone()),
-        address: "127.0.0.5".to_owned(),
+        address: "127.0.0.5".into(),
         due_us: from_us + n * 5_000_000,
         time_us: from_us + n * 5_000_000 + 17,
         sent: 3,

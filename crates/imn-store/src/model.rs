@@ -70,7 +70,7 @@ impl RoundRow {
             due_us: round.due_us,
             agent: agent.clone(),
             target: round.target.clone()?,
-            address: round.address.clone(),
+            address: round.address.to_string(),
             kind: kind.clone(),
             sent: round.sent,
             received: round.received,

@@ -61,7 +61,7 @@ fn whatever_is_killed_each_round_is_stored_once_or_a_recorded_gap() {
     assert_eq!(pids(&bystanders), before, "another module stopped");
 
     drained(&network);
-    let verdict = verdict::verdict(&network, INTERVAL).unwrap();
+    let verdict = verdict::verdict(&network, INTERVAL, 0).unwrap();
     eprintln!("{verdict:?}");
     assert_eq!(verdict.targets, u64::from(TARGETS));
     assert_eq!((verdict.duplicates, verdict.unaccounted, verdict.contradictions), (0, 0, 0), "{verdict:?}");

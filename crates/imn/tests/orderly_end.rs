@@ -46,7 +46,7 @@ fn a_restart_under_load_loses_nothing() {
     assert_eq!(identities(&network), before);
     sleep(span(5, 30));
 
-    let verdict = verdict::verdict(&network, INTERVAL).unwrap();
+    let verdict = verdict::verdict(&network, INTERVAL, 0).unwrap();
     eprintln!("{verdict:?}");
     assert_eq!((verdict.duplicates, verdict.unaccounted, verdict.contradictions), (0, 0, 0), "{verdict:?}");
     assert!(verdict.gap_rounds > 0, "the time between is a recorded gap: {verdict:?}");

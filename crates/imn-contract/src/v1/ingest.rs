@@ -1,6 +1,6 @@
 //! Rounds on their way from a spool to the store: sealed batches, columnar and compressed, and watermarks.
 
-use std::io::Read;
+use std::{io::Read, sync::Arc};
 
 use bytes::Bytes;
 use schemars::JsonSchema;
@@ -34,7 +34,7 @@ pub struct Round {
     /// The target.
     pub target: Option<TargetId>,
     /// The address measured; empty when the name did not resolve.
-    pub address: String,
+    pub address: Arc<str>,
     /// When it was due, in microseconds since the Unix epoch.
     pub due_us: i64,
     /// When its first packet was sent, in microseconds since the Unix epoch.
@@ -133,8 +133,8 @@ pub struct BatchColumns {
     pub epoch: u64,
     pub first_seq: u64,
     pub last_seq: u64,
-    pub target: Vec<String>,
-    pub address: Vec<String>,
+    pub target: Vec<Arc<str>>,
+    pub address: Vec<Arc<str>>,
     pub due_us: Vec<i64>,
     pub time_us: Vec<i64>,
     pub sent: Vec<u32>,
@@ -222,8 +222,8 @@ impl Batch {
         let mut before = 0;
         for round in &self.rounds {
             let Some(target) = &round.target else { return Err(invalid("target", "a round has no target")) };
-            c.target.push(target.to_string());
-            c.address.push(round.address.clone());
+            c.target.push(target.text());
+            c.address.push(Arc::clone(&round.address));
             c.due_us.push(round.due_us.wrapping_sub(before));
             before = round.due_us;
             c.time_us.push(round.time_us.wrapping_sub(round.due_us));

@@ -168,7 +168,7 @@ fn progress(signs: &Signs, records: Option<u64>, updates: u64) {
 fn round(outcome: &BgpOutcome) -> Round {
     let head = outcome.head();
     Round {
-        address: outcome.target.clone(),
+        address: outcome.target.as_str().into(),
         time_us: clock::now_us(),
         sent: head.sent,
         received: head.received,

@@ -87,7 +87,7 @@ impl Measure for Trace {
     ) -> Found<TraceOutcome> {
         let nothing = |error: String| Found {
             round: imn_contract::latest::Round {
-                address: address.map(|address| address.to_string()).unwrap_or_default(),
+                address: address.map(|address| address.to_string().into()).unwrap_or_default(),
                 error: Some(error.clone()),
                 ..Default::default()
             },

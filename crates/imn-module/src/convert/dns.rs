@@ -146,7 +146,7 @@ pub(crate) fn found(
     (outcome.error_code, outcome.error) = (error_code, error);
     let whole = |ns: Option<f64>| ns.map(|ns| ns.round() as u64);
     let round = Round {
-        address: resolver.ip().to_string(),
+        address: resolver.ip().to_string().into(),
         time_us,
         sent: outcome.sent,
         received: outcome.received,

@@ -53,7 +53,7 @@ impl<'a> Requests<'a> {
     pub(crate) fn found(&self) -> Found<HttpOutcome> {
         let outcome = self.outcome();
         let mut round = self.samples.round();
-        round.address = outcome.address.clone().unwrap_or_default();
+        round.address = outcome.address.as_deref().unwrap_or_default().into();
         round.time_us = self.began_us.unwrap_or_default();
         round.success = outcome.success;
         round.error.clone_from(&outcome.error);

@@ -88,7 +88,7 @@ impl<'a> Attempts<'a> {
             (Some(least), None) => least,
         };
         let error = self.error.as_ref().map(|(_, words)| words.clone());
-        round.address.clone_from(&self.address);
+        round.address = self.address.as_str().into();
         round.time_us = self.began_us.unwrap_or_default();
         round.success = round.received > 0;
         round.ts_source = self.source.unwrap_or_default();

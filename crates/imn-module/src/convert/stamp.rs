@@ -20,7 +20,7 @@ pub(crate) fn found(spec: &StampSpec, local: &ClockQuality, outcome: &Outcome) -
     let stats = Packet::rtt_stats(packets);
     let whole = |ns: Option<f64>| ns.map(|ns| ns.round() as u64);
     let round = Round {
-        address: outcome.target.ip().to_string(),
+        address: outcome.target.ip().to_string().into(),
         time_us: packets.first().map_or(0, |packet| (packet.sent.as_nanos() / 1000) as i64),
         sent: counts.sent as u32,
         received: counts.received as u32,
@@ -48,7 +48,7 @@ pub(crate) fn found(spec: &StampSpec, local: &ClockQuality, outcome: &Outcome) -
 pub(crate) fn failed(spec: &StampSpec, address: Option<IpAddr>, error: String) -> Found<StampOutcome> {
     let address = address.map(|address| address.to_string());
     let round = Round {
-        address: address.clone().unwrap_or_default(),
+        address: address.as_deref().unwrap_or_default().into(),
         error: Some(error.clone()),
         ..Round::default()
     };

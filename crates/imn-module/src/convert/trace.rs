@@ -110,7 +110,7 @@ pub(crate) fn round(found: &Outcome, outcome: &TraceOutcome) -> Round {
     let rtts: Vec<Option<u64>> =
         last.map(|hop| hop.probes.iter().map(|probe| probe.rtt().map(nanos)).collect()).unwrap_or_default();
     Round {
-        address: found.target.to_string(),
+        address: found.target.to_string().into(),
         due_us,
         time_us: found.started.map_or(due_us, |time| (time.as_nanos() / 1000) as i64),
         sent: outcome.sent,

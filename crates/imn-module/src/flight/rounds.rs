@@ -284,7 +284,7 @@ async fn flight<M: Measure>(measure: Arc<M>, order: Order<M>, now: Instant, late
     let work = AssertUnwindSafe(measure.measure(&spec, address, now, &signs)).catch_unwind();
     let failed = |error: String| {
         tracing::error!(kind = measure.kind(), error);
-        let address = address.map(|address| address.to_string()).unwrap_or_default();
+        let address = address.map(|address| address.to_string().into()).unwrap_or_default();
         Round { address, time_us: began_us, error: Some(error), ..Round::default() }
     };
     let mut round = match tokio::time::timeout(limit, work).await {

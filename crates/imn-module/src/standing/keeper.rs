@@ -3,6 +3,7 @@
 use std::{
     collections::HashSet,
     hash::{Hash, Hasher},
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -32,6 +33,8 @@ const LEAD_US: i64 = 50_000;
 /// An assignment younger than this is owed from its beginning; an older one comes from another instance, which made
 /// its rounds until now.
 const YOUNG_US: i64 = 30_000_000;
+/// An assignment takes a moment to arrive; within this time of its beginning nothing is owed yet.
+const ARRIVAL_US: i64 = 10_000_000;
 const POLL: Duration = Duration::from_millis(500);
 /// Gaps that may still grow are written after this time, while the spool is full after the longer one.
 const WRITE_GAPS: Duration = Duration::from_secs(1);
@@ -50,6 +53,8 @@ const STOPPING: Duration = Duration::from_secs(4);
 struct InFlight {
     entry: Arc<Entry>,
     due_us: i64,
+    /// What the name stood for.
+    asked: Option<IpAddr>,
     /// When its outcome must have come, by the monotonic clock.
     until: Instant,
 }
@@ -104,6 +109,14 @@ impl Flights {
     fn get(&self, key: u64) -> Option<&InFlight> {
         let (generation, flight) = self.slots.get((key & 0xffff_ffff) as usize)?;
         flight.as_ref().filter(|_| u64::from(*generation) == key >> 32)
+    }
+
+    fn asked(&mut self, key: u64, address: Option<IpAddr>) {
+        if let Some((generation, Some(flight))) = self.slots.get_mut((key & 0xffff_ffff) as usize)
+            && u64::from(*generation) == key >> 32
+        {
+            flight.asked = address;
+        }
     }
 
     fn take(&mut self, key: u64) -> Option<InFlight> {
@@ -280,7 +293,7 @@ impl Keeper {
                 from_us = from_us.max(past.last_done_us(&assignment.target).map_or(i64::MIN, |due| due + 1));
                 self.gaps.extend(past.missing(assignment, from_us));
             }
-            (_, None) if assignment.since_us > now_us - YOUNG_US => {
+            (_, None) if (now_us - YOUNG_US..now_us - ARRIVAL_US).contains(&assignment.since_us) => {
                 self.gaps.extend(gap(assignment, assignment.since_us, from_us, reason::MOVED));
             }
             (_, None) => {}
@@ -301,12 +314,17 @@ impl Keeper {
             let field = fault.field.as_deref().unwrap_or("assignment");
             Arc::from(format!("{field}: {}", fault.message))
         });
+        let address = match assignment.address.parse() {
+            Ok(ip) => Address::Ip(ip),
+            Err(_) => Address::Name(Arc::from(assignment.address.as_str())),
+        };
         Entry {
             target: assignment.target.clone(),
-            address: match assignment.address.parse() {
-                Ok(ip) => Address::Ip(ip),
-                Err(_) => Address::Name(Arc::from(assignment.address.as_str())),
+            written: match &address {
+                Address::Ip(ip) => ip.to_string().into(),
+                Address::Name(name) => Arc::clone(name),
             },
+            address,
             interval_us: i64::try_from(assignment.interval_us()).unwrap_or(i64::MAX / 2),
             timeout: Duration::from_millis(assignment.timeout_ms.max(1)),
             count: assignment.count.max(1),
@@ -351,7 +369,7 @@ impl Keeper {
         let packets =
             entry.timeout.saturating_mul(2).saturating_add(Duration::from_secs(u64::from(entry.count)));
         let until = Instant::now() + (ahead + packets + NEVER).min(Duration::from_hours(24));
-        self.flights.add(InFlight { entry, due_us, until })
+        self.flights.add(InFlight { entry, due_us, asked: None, until })
     }
 
     /// What the engine needs to know of a round: nothing yet, or never and why.
@@ -387,6 +405,9 @@ impl Keeper {
     fn begin(&mut self, chunk: &mut Vec<Due>) {
         if chunk.is_empty() {
             return;
+        }
+        for due in &*chunk {
+            self.flights.asked(due.key, due.address);
         }
         let taken = self.standing.begin(chunk);
         for due in chunk.drain(..).skip(taken) {
@@ -436,11 +457,11 @@ impl Keeper {
         let entry = &flight.entry;
         let address = match &entry.address {
             _ if !round.address.is_empty() => round.address,
-            Address::Ip(ip) => ip.to_string(),
-            Address::Name(name) if matches!(&entry.plan, Ok(plan) if plan.addressing == Addressing::Opaque) => {
-                name.to_string()
+            Address::Ip(_) => Arc::clone(&entry.written),
+            Address::Name(_) if matches!(&entry.plan, Ok(plan) if plan.addressing == Addressing::Opaque) => {
+                Arc::clone(&entry.written)
             }
-            Address::Name(_) => String::new(),
+            Address::Name(_) => flight.asked.map(|ip| ip.to_string().into()).unwrap_or_default(),
         };
         self.rounds.push(Round {
             target: Some(entry.target.clone()),

@@ -17,6 +17,8 @@ use super::Plan;
 pub(super) struct Entry {
     pub target: TargetId,
     pub address: Address,
+    /// The address as rounds tell it.
+    pub written: Arc<str>,
     pub interval_us: i64,
     pub timeout: Duration,
     pub count: u32,
@@ -131,6 +133,7 @@ mod tests {
         Entry {
             target: TargetId::new(target).unwrap(),
             address: Address::Ip("127.0.0.1".parse().unwrap()),
+            written: "127.0.0.1".into(),
             interval_us,
             timeout: Duration::from_secs(1),
             count: 1,

@@ -207,7 +207,7 @@ async fn standing_work_waits_for_nobody_and_follows_its_file() {
         s.rounds.iter().find(|r| r.target.as_ref() == Some(&target)).unwrap().clone()
     };
     assert!(of(&store, 0).success);
-    assert!(["127.0.0.1", "::1"].contains(&of(&store, 1).address.as_str()));
+    assert!(["127.0.0.1", "::1"].contains(&&*of(&store, 1).address));
     assert!(of(&store, 2).error.unwrap().contains("no-such-host.invalid"));
     assert!(of(&store, 3).error.unwrap().contains("size"));
     assert!(store.rounds.iter().any(|r| r.due_us < connected_us - 500_000));

@@ -14,6 +14,7 @@ use std::time::Duration;
 use crate::pace::Rate;
 use crate::stamping::Keeper;
 use crate::sys::{Epoll, Interest, Waker};
+use crate::thread;
 
 use super::estimate::ClockQuality;
 use super::key::Key;
@@ -153,10 +154,7 @@ impl Reflector {
                 }
             }
         };
-        let thread = std::thread::Builder::new()
-            .name("imn-reflector".to_owned())
-            .spawn(work)
-            .map_err(system("start reflector thread"))?;
+        let thread = thread::spawn("imn-reflector", work).map_err(system("start reflector thread"))?;
         Ok(Self { addresses, stats, stop, waker, _stamping: stamping, thread: Some(thread) })
     }
 

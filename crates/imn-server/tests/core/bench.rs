@@ -247,7 +247,7 @@ pub(crate) fn now_us() -> i64 {
 pub(crate) fn batch(epoch: u64, seq: u64, target: &TargetId, base_us: i64, rounds: u64) -> Batch {
     let round = |n: u64| Round {
         target: Some(target.clone()),
-        address: "127.0.0.1".to_owned(),
+        address: "127.0.0.1".into(),
         due_us: base_us + ((seq * rounds + n) * 1_000_000) as i64,
         time_us: base_us + ((seq * rounds + n) * 1_000_000) as i64 + 100,
         sent: 1,

@@ -67,7 +67,7 @@ async fn twenty_thousand_targets_are_cheap() {
             next.rounds.extend(targets[first..first + ROUNDS_PER_BATCH].iter().map(|target| {
                 let mut round = round.clone();
                 round.target = Some(target.id.clone());
-                round.address.clone_from(&target.address);
+                round.address = target.address.as_str().into();
                 round.due_us = base + second as i64 * 1_000_000;
                 round
             }));

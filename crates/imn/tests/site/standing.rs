@@ -7,6 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use imn_testkit::wait_until;
+
 use super::{
     network::Network,
     usage::Meter,
@@ -35,9 +37,12 @@ pub(crate) fn stand(targets: u32, interval: Duration, span: Duration) -> Standin
     let echoes_before = network.kernel_echoes().0;
     verdict::load(&network, targets, interval);
     verdict::wait_measured(&network, targets, interval);
+    // What loading them took is over once each has been asked twice.
+    let asked = || network.kernel_echoes().0 - echoes_before >= 2 * u64::from(targets);
+    wait_until("all targets to be measured", interval * 4, || asked().then_some(())).unwrap();
 
     let meters = ["local-icmp-0", "server"].map(|part| (part, Meter::start(network.pid(part))));
-    let started = Instant::now();
+    let (started, since) = (Instant::now(), jiff::Timestamp::now());
     // The load itself is the time under test: the end of it is no condition that could be waited for.
     sleep(span);
     let took = started.elapsed();
@@ -51,7 +56,7 @@ pub(crate) fn stand(targets: u32, interval: Duration, span: Duration) -> Standin
     let old = network.kill9("server");
     network.wait_restarted("server", old);
     network.wait_get("/readyz", Duration::from_secs(30), |_| Some(()));
-    let verdict = verdict::verdict(&network, interval).unwrap();
+    let verdict = verdict::verdict(&network, interval, since.as_microsecond()).unwrap();
     eprintln!("{verdict:?}");
     let rounds_each = took.as_secs() / interval.as_secs();
     assert_eq!(verdict.targets, u64::from(targets));

@@ -30,7 +30,7 @@ pub(crate) struct Verdict {
     pub(crate) received: u64,
     /// Packets of which nothing is known, by the rows.
     pub(crate) unknown: u64,
-    /// 99th percentile of |sent − due|, in microseconds.
+    /// 99th percentile of |sent − due| of rounds due since the given time, in microseconds.
     pub(crate) late_p99_us: f64,
     /// Latest of the first due times and earliest of the last, in microseconds since the Unix epoch.
     pub(crate) span_us: (i64, i64),
@@ -51,13 +51,13 @@ select (select count(*) from t), (select count(*) from r), (select sum(n - d)::b
  (select count(*) from r join g on r.target = g.target and r.due between g.lo and g.hi),
  (select coalesce(sum(n), 0)::bigint from g), (select sum(sent)::bigint from r), (select sum(received)::bigint from r),
  (select sum(unknown)::bigint from r),
- (select quantile_cont(abs(sent_at - due), 0.99) from r), (select max(rlo) from t), (select min(rhi) from t)";
+ (select quantile_cont(abs(sent_at - due), 0.99) from r where due >= SINCE), (select max(rlo) from t), (select min(rhi) from t)";
 
 const NO_GAPS: &str = "(select null::varchar as target, null::varchar as type, null::timestamptz as first_due, \
                        null::timestamptz as last_due, 0::bigint as rounds where false)";
 
 /// Moves everything committed to files and counts there; `None` without Python.
-pub(crate) fn verdict(network: &Network, interval: Duration) -> Option<Verdict> {
+pub(crate) fn verdict(network: &Network, interval: Duration, since_us: i64) -> Option<Verdict> {
     let run = |args: &[&str]| network.program().args(args).run_ok(Duration::from_mins(2)).unwrap();
     run(&["results", "compact"]);
     let files = run(&["results", "files", "-o", "json"]);
@@ -66,7 +66,8 @@ pub(crate) fn verdict(network: &Network, interval: Duration) -> Option<Verdict> 
     let has_gaps = files.contains("\"gap\"");
     let sql = SQL
         .replace("GAPS", if has_gaps { "gaps" } else { NO_GAPS })
-        .replace("INTERVAL", &interval.as_micros().to_string());
+        .replace("INTERVAL", &interval.as_micros().to_string())
+        .replace("SINCE", &since_us.to_string());
     let text = network.python("count.py", &[listing.to_str().unwrap(), &sql], Duration::from_mins(2))?;
     let rows: Value = serde_json::from_str(&text).unwrap();
     let n = |at: usize| rows[0][at].as_u64().unwrap_or_else(|| panic!("column {at} of {rows}"));

@@ -7,7 +7,6 @@ use clap::{Args, ValueEnum};
 use super::{MeasureArgs, duration};
 
 #[derive(Debug, Args)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(crate) struct TraceArgs {
     #[command(flatten)]
     pub(crate) measure: MeasureArgs,
