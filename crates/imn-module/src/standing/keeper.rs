@@ -33,8 +33,6 @@ const LEAD_US: i64 = 50_000;
 /// An assignment younger than this is owed from its beginning; an older one comes from another instance, which made
 /// its rounds until now.
 const YOUNG_US: i64 = 30_000_000;
-/// An assignment takes a moment to arrive; within this time of its beginning nothing is owed yet.
-const ARRIVAL_US: i64 = 10_000_000;
 const POLL: Duration = Duration::from_millis(500);
 /// Gaps that may still grow are written after this time, while the spool is full after the longer one.
 const WRITE_GAPS: Duration = Duration::from_secs(1);
@@ -293,7 +291,7 @@ impl Keeper {
                 from_us = from_us.max(past.last_done_us(&assignment.target).map_or(i64::MIN, |due| due + 1));
                 self.gaps.extend(past.missing(assignment, from_us));
             }
-            (_, None) if (now_us - YOUNG_US..now_us - ARRIVAL_US).contains(&assignment.since_us) => {
+            (_, None) if assignment.since_us > now_us - YOUNG_US => {
                 self.gaps.extend(gap(assignment, assignment.since_us, from_us, reason::MOVED));
             }
             (_, None) => {}

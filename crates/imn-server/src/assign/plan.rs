@@ -15,6 +15,8 @@ use crate::status::Policy;
 
 /// New assignments are owed from so long after they were decided, so that the agent has them by then.
 const HEAD_START_US: i64 = 2_000_000;
+/// And by this much longer for each target that there is: many take a while to be written and read.
+const HEAD_START_EACH_US: i64 = 30;
 
 /// Who measures what, and what follows from changes.
 #[derive(Debug, Default)]
@@ -157,6 +159,7 @@ impl Plan {
         }
         measured.unmet.clear();
         let tier = measured.tier.clone();
+        let owed_us = now_us + HEAD_START_US + HEAD_START_EACH_US * self.targets.len() as i64;
         // A URL in a tier that also pings is not pinged.
         for probe in tier.probes.iter().filter(|probe| probe.may_measure(measured.kind)) {
             let kind = place(&mut self.kinds, &probe.kind);
@@ -167,7 +170,7 @@ impl Plan {
                     room.take(at);
                 }
                 let kept = before.iter().find(|owner| owner.agent == agent && owner.kind == kind);
-                let since_us = kept.map_or(now_us + HEAD_START_US, |owner| owner.since_us);
+                let since_us = kept.map_or(owed_us, |owner| owner.since_us);
                 measured.owners.push(Owner { agent, kind, since_us });
             }
             measured.unmet.extend(choice.unmet);
