@@ -2,7 +2,7 @@
 
 use crate::nats::free_port;
 use crate::session::Session;
-use crate::{Error, Process, Program, Result};
+use crate::{Error, Node, Process, Program, Result};
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -32,11 +32,23 @@ impl NameServer {
     /// # Errors
     /// [`Error::MissingProgram`] without named or openssl; otherwise why it did not start, with what it said.
     pub fn start() -> Result<Self> {
+        Self::run(None)
+    }
+
+    /// The same in a node of a laboratory, on its loopback interface.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_on(node: &Node) -> Result<Self> {
+        Self::run(Some(node))
+    }
+
+    fn run(node: Option<&Node>) -> Result<Self> {
         let directory = Session::current()?.directory("named")?;
         let mut attempts = 0;
         loop {
             let ports = [free_port()?, free_port()?, free_port()?];
-            match launch(&directory, ports) {
+            match launch(&directory, ports, node) {
                 Ok(process) => return Ok(Self { process, directory, ports }),
                 // Somebody else took a port between our look and the server's.
                 Err(Error::Ended { output, .. } | Error::Timeout { detail: output, .. })
@@ -90,7 +102,11 @@ impl Drop for NameServer {
     }
 }
 
-fn launch(directory: &std::path::Path, [plain, tls, https]: [u16; 3]) -> Result<Process> {
+fn launch(
+    directory: &std::path::Path,
+    [plain, tls, https]: [u16; 3],
+    node: Option<&Node>,
+) -> Result<Process> {
     let at = |name: &str| directory.join(name);
     Program::new("openssl")
         .package("openssl")
@@ -144,11 +160,8 @@ fn launch(directory: &std::path::Path, [plain, tls, https]: [u16; 3]) -> Result<
     );
     let config = at("named.conf");
     fs::write(&config, text).map_err(Error::file("write", &config))?;
-    let mut process = Program::new("/usr/sbin/named")
-        .package("bind9")
-        .args(["-g", "-n", "1", "-c"])
-        .arg(&config)
-        .spawn()?;
+    let named = node.map_or_else(|| Program::new("/usr/sbin/named"), |node| node.program("/usr/sbin/named"));
+    let mut process = named.package("bind9").args(["-g", "-n", "1", "-c"]).arg(&config).spawn()?;
     process.wait_for("to serve its zone", START, |process| {
         let log = process.stderr();
         (log.contains("all zones loaded") && log.contains(" running")).then_some(())

@@ -32,7 +32,7 @@ fn a_restart_under_load_loses_nothing() {
     verdict::wait_measured(&network, TARGETS, INTERVAL);
     let identities = |network: &Network| {
         let connect = fs::read_to_string(network.state().join("connect.json")).unwrap();
-        let target = network.get("/api/v1/targets/10.100.0.3")["id"].clone();
+        let target = network.get("/api/v1/targets/10.100.0.2")["id"].clone();
         (connect, target, network.get("/api/v1/agents/local")["id"].clone())
     };
     let before = identities(&network);

@@ -4,7 +4,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_nats::{Client, Subscriber, jetstream};
+use async_nats::{
+    Client,
+    jetstream::{self, consumer},
+};
 use futures::StreamExt;
 use imn_contract::latest::{Assignment, AssignmentFile, Batch, Gap, ModuleConfig, Round, Watermark};
 use imn_contract::{TargetId, subject};
@@ -20,7 +23,7 @@ const INTERVAL_MS: u64 = 200;
 /// What a server sees of one instance: it commits every batch in order, once.
 struct Store {
     client: Client,
-    batches: Subscriber,
+    batches: consumer::PullConsumer,
     committed: BTreeMap<u64, u64>,
     rounds: Vec<Round>,
     gaps: Vec<Gap>,
@@ -34,9 +37,14 @@ impl Store {
             subjects: vec![subject::INGEST_ALL.to_owned()],
             ..Default::default()
         };
-        jetstream::new(client.clone()).create_stream(ingest).await.unwrap();
-        let batches = client.subscribe(subject::INGEST_ALL).await.unwrap();
-        client.flush().await.unwrap();
+        let ingest = jetstream::new(client.clone()).create_stream(ingest).await.unwrap();
+        // As the server does: what is published before this client is connected again waits for it.
+        let config = consumer::pull::Config {
+            durable_name: Some("store".to_owned()),
+            ack_policy: consumer::AckPolicy::None,
+            ..Default::default()
+        };
+        let batches = ingest.create_consumer(config).await.unwrap();
         Self { client, batches, committed: BTreeMap::new(), rounds: Vec::new(), gaps: Vec::new() }
     }
 
@@ -44,20 +52,26 @@ impl Store {
     async fn until(&mut self, what: &str, enough: impl Fn(&Self) -> bool) {
         let end = Instant::now() + DEADLINE;
         while !enough(self) {
-            let left = end.saturating_duration_since(Instant::now());
-            let message = tokio::time::timeout(left, self.batches.next()).await;
-            let message = message.unwrap_or_else(|_| panic!("{what} in time")).unwrap();
-            let batch = Batch::open(&message.payload).unwrap();
-            let committed = self.committed.entry(batch.epoch).or_default();
-            if batch.first_seq == *committed + 1 {
-                *committed = batch.last_seq;
-                self.rounds.extend(batch.rounds);
-                self.gaps.extend(batch.gaps);
+            assert!(Instant::now() < end, "{what} in time");
+            let fetch = self.batches.fetch().max_messages(64).expires(Duration::from_millis(100));
+            // None while nats-server is away.
+            let Ok(mut messages) = fetch.messages().await else { continue };
+            while let Some(Ok(message)) = messages.next().await {
+                self.commit(&Batch::open(&message.payload).unwrap()).await;
             }
-            let mark = Watermark { v: 1, epoch: batch.epoch, committed: *committed };
-            let payload = serde_json::to_vec(&mark).unwrap();
-            self.client.publish(subject::commit(&agent()), payload.into()).await.unwrap();
         }
+    }
+
+    async fn commit(&mut self, batch: &Batch) {
+        let committed = self.committed.entry(batch.epoch).or_default();
+        if batch.first_seq == *committed + 1 {
+            *committed = batch.last_seq;
+            self.rounds.extend(batch.rounds.iter().cloned());
+            self.gaps.extend(batch.gaps.iter().cloned());
+        }
+        let mark = Watermark { v: 1, epoch: batch.epoch, committed: *committed };
+        let payload = serde_json::to_vec(&mark).unwrap();
+        self.client.publish(subject::commit(&agent()), payload.into()).await.unwrap();
     }
 
     fn covers(&self, target: &TargetId, due_us: i64) -> bool {
