@@ -334,7 +334,10 @@ impl JsonSchema for Span {
 /// A fault that names the field `target`.
 pub(crate) fn target(text: &str) -> Result<Target, Fault> {
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
-    if let Ok(ip) = bare.parse() {
+    if let Ok(ip) = bare.parse::<IpAddr>() {
+        if ip.is_unspecified() {
+            return Err(Fault::invalid("target", format!("{ip} is nobody's address; use the host's own")));
+        }
         return Ok(Target::Address(ip));
     }
     if is_name(text) {

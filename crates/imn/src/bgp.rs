@@ -78,6 +78,8 @@ struct Show {
     left: Option<u64>,
     faults: BTreeMap<String, u64>,
     code: Code,
+    /// Whether the source was ever reached, once it is known.
+    reached: Option<bool>,
 }
 
 impl Show {
@@ -94,6 +96,7 @@ impl Show {
             left: args.count,
             faults: BTreeMap::new(),
             code: Code::Ok,
+            reached: None,
         }
     }
 
@@ -116,6 +119,9 @@ impl Show {
             }
             BgpNews::Session(session) => {
                 tell(&session);
+                if session.peer_address.is_none() {
+                    self.reached = Some(session.up || self.reached == Some(true));
+                }
                 let marks = lose(&mut self.watches, &session);
                 writer.marks(&session.timestamp, &marks)?;
                 writer.flush()?;
@@ -140,6 +146,10 @@ impl Show {
     fn finish(&mut self) -> Result<()> {
         if let Some(writer) = self.writer.take() {
             writer.finish()?;
+        }
+        if self.reached == Some(false) {
+            eprintln!("the source was never reached");
+            self.code = Code::Partial;
         }
         if !self.faults.is_empty() {
             let each: Vec<String> =

@@ -12,9 +12,9 @@ const SIGNIFICANCE: f64 = 0.05;
 /// fewer probes than it forwards shows loss that its successors do not have. Hops are judged from the last that
 /// answers backwards. A hop has *rate-limited* its answers if its loss exceeds that of the forwarding hops behind it
 /// by more than chance explains: one-sided exact test of Fisher at 5 %, against those hops together, or against the
-/// one with the least loss (then at 1 %, since the least of several is picked). Loss that is not so refuted and that
-/// later hops have too is *forwarding* loss, and so is any at the last hop that answers. Loss that no later hop has,
-/// of too few probes to refute anything, is not judged.
+/// one with the least loss (then at 1 %, since the least of several is picked). Loss at the last hop that answers is
+/// *forwarding* loss, and so is loss that is not refuted before a hop that has forwarding loss. Any other, of too few
+/// probes to refute anything, is not judged, and is no evidence for the hops before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LossKind {
     /// Nothing was lost.
@@ -30,7 +30,7 @@ pub enum LossKind {
 pub fn judge_loss(hops: &[Counts]) -> Vec<Option<LossKind>> {
     let mut verdicts = vec![None; hops.len()];
     let Some(last) = hops.iter().rposition(|hop| hop.received > 0) else { return verdicts };
-    let (mut behind, mut least) = (Counts::default(), None::<Counts>);
+    let (mut behind, mut least, mut persists) = (Counts::default(), None::<Counts>, false);
     for index in (0..=last).rev() {
         let hop = hops[index];
         let verdict = if hop.lost() == 0 {
@@ -43,13 +43,14 @@ pub fn judge_loss(hops: &[Counts]) -> Vec<Option<LossKind>> {
             Some(LossKind::RateLimited)
         } else if hop.received == 0 {
             // Too few probes for the test, but what is behind answers through it.
-            (behind.received > 0 && behind.lost() == 0).then_some(LossKind::RateLimited)
+            Some(LossKind::RateLimited)
         } else {
-            (behind.lost() > 0).then_some(LossKind::Forwarding)
+            persists.then_some(LossKind::Forwarding)
         };
         verdicts[index] = verdict;
-        let answers = verdict != Some(LossKind::RateLimited) && hop.received > 0;
-        if answers {
+        persists |= verdict == Some(LossKind::Forwarding);
+        // What is not judged is no evidence for or against another.
+        if matches!(verdict, Some(LossKind::None | LossKind::Forwarding)) {
             behind += hop;
             let less = |least: Counts| hop.loss_ratio() < least.loss_ratio();
             if least.is_none_or(less) {
@@ -128,6 +129,9 @@ mod tests {
         // One of ten, and nothing behind: nobody can tell. A silent hop is told from one probe.
         assert_eq!(judge(&[(10, 9), (10, 10)]), [None, Some(Whole)]);
         assert_eq!(judge(&[(1, 0), (1, 1)]), [Some(RateLimited), Some(Whole)]);
+        assert_eq!(judge(&[(3, 0), (3, 3), (3, 1)]), [RateLimited, Whole, Forwarding].map(Some));
+        // What cannot be judged at one hop proves nothing of those before it.
+        assert_eq!(judge(&[(3, 2), (3, 1), (3, 2), (3, 3)]), [None, None, None, Some(Whole)]);
         // Behind the last that answers nothing is known.
         assert_eq!(judge(&[(10, 10), (10, 9), (10, 0)]), [Some(Whole), Some(Forwarding), None]);
         assert_eq!(judge(&[(10, 0)]), [None]);

@@ -229,7 +229,8 @@ fn rows<'a>(worker: &'a Worker, plan: &'a Plan) -> impl futures::Stream<Item = R
 /// One run, judged as a whole: the place where records go can be reached, and every target answers.
 async fn health_check(worker: &Worker, plan: &Plan, probe: &Probe, out: &OutArgs) -> Result<Code> {
     let mut faults = Vec::new();
-    if let Err(error) = Output::open(out, probe).await {
+    let reached = async { Output::open(out, probe).await?.reach().await };
+    if let Err(error) = reached.await {
         faults.push(crate::exit::worded(&error));
     }
     match outcomes(worker, plan).await {

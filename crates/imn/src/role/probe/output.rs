@@ -4,6 +4,7 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
     path::PathBuf,
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
@@ -14,9 +15,12 @@ use imn_sink::record::{Probe, Record};
 
 use crate::{
     cli::{NatsArgs, OutArgs, Output as Choice},
-    exit::Exit,
+    exit::{Code, Exit},
     role,
 };
+
+/// How long nats-server may take to say that it has what was sent; longer, and what waits is sent once it is back.
+const ARRIVAL: Duration = Duration::from_secs(3);
 
 /// A place that is open.
 pub(super) struct Output {
@@ -90,11 +94,31 @@ impl Output {
                 file.sync_data().with_context(|| format!("write {}", path.display()))?;
             }
             Place::Nats { client, .. } => {
-                if let Err(error) = client.inner().flush().await {
-                    tracing::error!(%error, "records not published");
+                if let Err(error) = arrive(client).await {
+                    tracing::error!(error, "records not published yet");
                 }
             }
         }
         Ok(())
+    }
+
+    /// Finds out whether records would arrive.
+    ///
+    /// # Errors
+    /// Why they would not.
+    pub(super) async fn reach(&mut self) -> Result<()> {
+        match &self.place {
+            Place::Stdout(_) | Place::File { .. } => self.flush().await,
+            Place::Nats { client, .. } => {
+                arrive(client).await.map_err(|error| Exit::new(Code::Error, error).into())
+            }
+        }
+    }
+}
+
+async fn arrive(client: &Client) -> Result<(), String> {
+    match tokio::time::timeout(ARRIVAL, client.inner().flush()).await {
+        Ok(flushed) => flushed.map_err(|error| format!("nats: {error}")),
+        Err(_) => Err(format!("nats: nobody answers within {} s; see --nats-url", ARRIVAL.as_secs())),
     }
 }
