@@ -112,6 +112,11 @@ fn jobs_tell_phases_certificates_and_failures() {
     let words: Vec<&str> = signs.iter().filter_map(|sign| sign.detail.get("text")?.as_str()).collect();
     assert!(words.iter().any(|words| words.starts_with("tls ")), "{words:?}");
     assert!(signs.last().unwrap().detail["outcome"]["success"] == true);
+    let (_, signs) =
+        job("http", &site.url(0, "page"), &json!({"ca": site.ca(), "count": 3, "interval": "20ms"}));
+    let first = signs.iter().find_map(|sign| sign.detail.get("outcome")).unwrap();
+    assert_eq!((&first["sent"], &first["success"]), (&json!(1), &json!(true)), "{first}");
+    assert_eq!(first["times_ms"].as_array().unwrap().len(), 1, "{first}");
 
     let expired = http(&site.url(1, "page"), &json!({"ca": site.ca()}));
     assert_eq!((expired.success, expired.error_code.as_deref()), (false, Some("tls_expired")));

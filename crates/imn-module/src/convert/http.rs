@@ -18,6 +18,7 @@ const LONGEST_URL: usize = 1024;
 pub(crate) struct Requests<'a> {
     spec: &'a HttpSpec,
     samples: Samples,
+    taken: u32,
     met: u32,
     /// When the first began, in microseconds since the Unix epoch.
     began_us: Option<i64>,
@@ -26,12 +27,13 @@ pub(crate) struct Requests<'a> {
 
 impl<'a> Requests<'a> {
     pub(crate) fn new(spec: &'a HttpSpec) -> Self {
-        Self { spec, samples: Samples::new(spec.count), met: 0, began_us: None, shown: None }
+        Self { spec, samples: Samples::new(spec.count), taken: 0, met: 0, began_us: None, shown: None }
     }
 
     /// Takes the request of this number in.
     pub(crate) fn take(&mut self, number: u16, request: Outcome) {
         self.samples.take(number, counts(&request), time(&request));
+        self.taken += 1;
         self.met += u32::from(request.error.is_none());
         let began_us = (request.began.as_nanos() / 1000) as i64;
         self.began_us = Some(self.began_us.map_or(began_us, |first| first.min(began_us)));
@@ -70,7 +72,7 @@ impl<'a> Requests<'a> {
         HttpOutcome {
             address: peer.map(|peer| peer.ip().to_string()),
             port: peer.map(|peer| peer.port()).or(blank.port),
-            success: self.met > 0 && self.met == u32::from(self.spec.count),
+            success: self.met > 0 && self.met == self.taken,
             sent: counts.sent as u32,
             received: counts.received as u32,
             unknown: counts.unknown as u32,

@@ -8,7 +8,7 @@ use imn_metric::{Counts, Ipdv, RttStats, percentile_with_loss};
 /// What became of each try, in their order.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Samples {
-    /// The latency of each in nanoseconds; `None` for one that has none.
+    /// The latency of each in nanoseconds, as far as any has ended; `None` for one that has none.
     delays: Vec<Option<u64>>,
     counts: Counts,
 }
@@ -16,7 +16,7 @@ pub(crate) struct Samples {
 impl Samples {
     /// For this many tries, of which none has been made.
     pub(crate) fn new(tries: u16) -> Self {
-        Self { delays: vec![None; usize::from(tries)], counts: Counts::default() }
+        Self { delays: Vec::with_capacity(usize::from(tries)), counts: Counts::default() }
     }
 
     /// Takes the try of this number in: how often it was sent, received and unknown, each 0 or 1, and its latency.
@@ -24,9 +24,11 @@ impl Samples {
         self.counts.sent += counts.sent;
         self.counts.received += counts.received;
         self.counts.unknown += counts.unknown;
-        if let Some(place) = self.delays.get_mut(usize::from(number)) {
-            *place = delay.map(super::nanos);
+        let number = usize::from(number);
+        if self.delays.len() <= number {
+            self.delays.resize(number + 1, None);
         }
+        self.delays[number] = delay.map(super::nanos);
     }
 
     pub(crate) fn counts(&self) -> Counts {
