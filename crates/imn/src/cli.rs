@@ -237,6 +237,6 @@ pub(crate) fn once(flag: &str, pairs: &[(String, String)]) -> Result<BTreeMap<St
 fn tag(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("a tag is key=value".to_owned()),
+        _ => Err("write it as key=value".to_owned()),
     }
 }

@@ -153,6 +153,8 @@ fn read_targets(path: &Path) -> Result<Vec<String>> {
         std::fs::read_to_string(path)
             .map_err(|error| Exit::usage(format!("--file {}: {error}", path.display())))?
     };
+    // Editors of other systems put a mark before the first line.
+    let text = text.trim_start_matches('\u{feff}');
     let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
     Ok(lines.filter(|line| !line.is_empty()).map(str::to_owned).collect())
 }
@@ -162,6 +164,9 @@ fn usage(fault: &Fault, flag: &str) -> Exit {
     let flag = match fault.field.as_deref() {
         Some("target") => "TARGET: ".to_owned(),
         Some(field) => match field.strip_prefix("params.") {
+            // What these flags are given is read before it becomes a parameter.
+            Some("ca") if flag == "--" => "--ca-file: ".to_owned(),
+            Some(name) if flag == "--" && name.starts_with("headers.") => "--header: ".to_owned(),
             Some(name) => format!("{flag}{}: ", name.replace('_', "-")),
             None => String::new(),
         },
