@@ -23,6 +23,8 @@ fn collect(engine: &Engine, rounds: usize) -> Vec<(Outcome, Vec<Packet>)> {
 #[test]
 fn a_batch_connects_or_is_refused_within_few_files() {
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+    // All may wait to be accepted: what finds no room is dropped by the kernel, and lost.
+    socket2::SockRef::from(&listener).listen(2000).unwrap();
     let open = listener.local_addr().unwrap().port();
     std::thread::spawn(move || listener.incoming().for_each(drop));
     let closed = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
