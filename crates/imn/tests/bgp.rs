@@ -103,6 +103,10 @@ fn what_cannot_be_read_is_said_and_ends_with_a_code() {
         "{stderr}"
     );
     assert_eq!(lines(std::str::from_utf8(&output.stdout).unwrap()).len(), 3);
+    let output = watch(&["--ris-live", "ws://127.0.0.1:9/", "--for", "1s"]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(7), "{stderr}");
+    assert!(stderr.contains("the source was never reached"), "{stderr}");
     for (args, code) in [
         (&["--mrt", "/nowhere.mrt"][..], 1),
         (&["--mrt", "ftp://example.net/x"], 2),

@@ -227,6 +227,8 @@ fn bad_input_names_the_flag_and_the_fix() {
         (&["ping", "127.0.0.1", "--rate", "0"], &["--rate"]),
         (&["ping", "127.0.0.1", "-o", "yaml"], &["--output", "influx"]),
         (&["ping", "127.0.0.1", "--local", "--from", "eu"], &["--local", "--from"]),
+        (&["ping", "0.0.0.0"], &["TARGET", "0.0.0.0 is nobody's address"]),
+        (&["measure", "echo", "x", "--param", "count"], &["--param", "key=value"]),
         (&["ping", "127.0.0.1", "bad target"], &["TARGET", "\"bad target\""]),
         (&["ping", "999.1.1.1"], &["TARGET", "999.1.1.1"]),
         (&["ping", "-f", "/nonexistent/targets"], &["--file /nonexistent/targets"]),

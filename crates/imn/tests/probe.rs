@@ -152,6 +152,16 @@ fn a_health_check_passes_or_fails() {
     let failed = run(probe(&unwritable));
     assert!(failed.stdout.starts_with("FAILED\n--output-file /nonexistent/x: "), "{}", failed.stdout);
 
+    // A nats-server that is away: it is no success, and no reason not to end.
+    let away = ["--target", "::1", "--output", "nats", "--nats-url", "nats://127.0.0.1:1"];
+    let failed = run(probe(&[&away[..], &["--health-check"]].concat()));
+    assert!(failed.stdout.starts_with("FAILED\nnats: "), "{}", failed.stdout);
+    assert_eq!(failed.status.code(), Some(1));
+    let mut process = probe(&away).spawn().unwrap();
+    process.wait_for("its log", PATIENCE, |it| it.stderr().contains("nats").then_some(())).unwrap();
+    process.terminate();
+    assert!(process.wait_deadline(PATIENCE).unwrap().success(), "{}", process.tail());
+
     for (args, words) in [
         (&["--target", "::1", "--output", "kafka"][..], "this build has no Kafka yet"),
         (&["--target", "::1", "--kafka-brokers", "k:9092"], "this build has no Kafka yet"),
