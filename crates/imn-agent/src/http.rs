@@ -15,7 +15,7 @@ use imn_contract::{
     DecodeError, Encoding, ErrorCode, Fault, ModuleType, canonical_type, decode,
     latest::{SimpleError, SimpleRequest},
 };
-use imn_runtime::{nats::Client, task::Stop, telemetry};
+use imn_runtime::{http as runtime, nats::Client, task::Stop, telemetry};
 use serde_json::json;
 use tokio::net::TcpListener;
 
@@ -71,7 +71,7 @@ pub(crate) async fn serve(listener: TcpListener, desk: Arc<Desk>, stop: Stop) ->
         .merge(control)
         .fallback(|| async { problem(&Fault::new(ErrorCode::NoVantage, "there is nothing at this path")) })
         .with_state(desk);
-    axum::serve(listener, router).with_graceful_shutdown(async move { stop.requested().await }).await
+    runtime::serve(listener, router, stop, runtime::Limits::default()).await
 }
 
 async fn metrics(State(desk): State<Arc<Desk>>, headers: HeaderMap) -> Response {

@@ -19,8 +19,11 @@ pub const ASSIGNMENTS: &str = "KV_assignments";
 
 /// The durable queue of one module type.
 pub fn jobs(module: &ModuleType) -> String {
-    format!("MMN_JOBS_{module}")
+    format!("{JOBS_PREFIX}{module}")
 }
+
+/// What the names of all [`jobs`] streams begin with; the type follows.
+pub const JOBS_PREFIX: &str = "MMN_JOBS_";
 
 /// The durable consumer of one agent in [`jobs`].
 pub fn jobs_consumer(agent: &AgentId) -> String {

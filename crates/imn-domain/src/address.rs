@@ -66,15 +66,16 @@ pub fn canonical(kind: TargetKind, text: &str) -> Result<String, AddressError> {
                 Ok(address) => address,
                 Err(_) => SocketAddr::new(ip(trimmed).map_err(fail)?, DNS_PORT),
             };
-            ip(&address.ip().to_string()).map_err(fail)?;
-            Ok(address.to_string())
+            let host = ip(&address.ip().to_string()).map_err(fail)?;
+            Ok(SocketAddr::new(host, address.port()).to_string())
         }
     }
 }
 
 fn ip(text: &str) -> Result<IpAddr, &'static str> {
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
-    let ip: IpAddr = bare.parse().map_err(|_| "is no IPv4 or IPv6 address")?;
+    // An IPv4 address in IPv6's dress is an IPv4 address.
+    let ip = bare.parse::<IpAddr>().map_err(|_| "is no IPv4 or IPv6 address")?.to_canonical();
     let broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
     if ip.is_unspecified() {
         Err("is the unspecified address, which nobody has")
@@ -133,7 +134,10 @@ fn url(text: &str) -> Result<String, &'static str> {
         _ => (authority, None),
     };
     let name = if let Some(inner) = name.strip_prefix('[').and_then(|n| n.strip_suffix(']')) {
-        format!("[{}]", ip(inner)?)
+        match ip(inner)? {
+            IpAddr::V4(v4) => v4.to_string(),
+            IpAddr::V6(v6) => format!("[{v6}]"),
+        }
     } else if name.parse::<IpAddr>().is_ok() {
         ip(name)?.to_string()
     } else {
@@ -157,6 +161,8 @@ mod tests {
             ("127.0.0.5", Ip, "127.0.0.5"),
             (" 2001:DB8:0::1 ", Ip, "2001:db8::1"),
             ("[::1]", Ip, "::1"),
+            ("::FFFF:192.0.2.1", Ip, "192.0.2.1"),
+            ("http://[::ffff:192.0.2.1]/", Url, "http://192.0.2.1/"),
             ("Example.COM.", Host, "example.com"),
             ("_dmarc.example.com", Host, "_dmarc.example.com"),
             ("192.0.2.77/24", Prefix, "192.0.2.0/24"),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use imn_contract::ModuleType;
+use imn_contract::{ModuleType, canonical_type};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -49,6 +49,30 @@ impl Probe {
     pub fn types_for(kind: TargetKind) -> impl Iterator<Item = &'static str> {
         let of_kind = BUILT_IN.iter().filter(move |(_, kinds)| kinds.contains(&kind));
         of_kind.filter(|(_, kinds)| kinds.len() < TargetKind::ALL.len()).map(|(name, _)| *name)
+    }
+}
+
+impl Tier {
+    /// The parameters by which a probe of this tier measures a target: the probe's, and over them the target's own. An
+    /// object under the name of a probe's type holds parameters of that probe alone, as in `{"tcp": {"port": 443}}`.
+    pub fn params(&self, probe: &Probe, own: &Map<String, Value>) -> Map<String, Value> {
+        let mut params = probe.params.clone();
+        let of_type =
+            |name: &str| self.probes.iter().any(|probe| probe.kind.as_str() == canonical_type(name));
+        for (name, value) in own {
+            match value {
+                Value::Object(of_one) if of_type(name) => {
+                    if canonical_type(name) == probe.kind.as_str() {
+                        params.extend(of_one.clone());
+                    }
+                }
+                value => drop(params.insert(name.clone(), value.clone())),
+            }
+        }
+        if self.probe_retries > 0 && probe.kind.as_str() == "icmp" {
+            params.entry("retries").or_insert(self.probe_retries.into());
+        }
+        params
     }
 }
 

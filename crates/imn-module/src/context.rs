@@ -63,6 +63,11 @@ impl JobContext {
         }
     }
 
+    /// Whether the job is done for somebody in this process.
+    pub(crate) fn is_local(&self) -> bool {
+        matches!(self.outlet, Outlet::Local(_))
+    }
+
     /// Publishes progress in words.
     pub async fn text(&self, text: impl Into<String>) {
         let detail = Map::from_iter([("text".to_owned(), Value::String(text.into()))]);

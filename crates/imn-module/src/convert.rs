@@ -144,34 +144,38 @@ pub(crate) fn progress(event: &Event) -> Map<String, Value> {
     };
     let ms = |span: Duration| json!(nanos(span) as f64 / 1e6);
     match event.kind {
-        EventKind::Settled(packet) => match packet.fate {
-            Fate::Received { rtt, ttl, .. } => {
-                set("status", json!("received"));
-                set("rtt_ms", ms(rtt));
-                if let Some(ttl) = ttl {
-                    set("ttl", json!(ttl));
+        EventKind::Settled(packet) => {
+            set("time", json!(clock::rfc3339((packet.sent.as_nanos() / 1000) as i64)));
+            match packet.fate {
+                Fate::Received { rtt, ttl, .. } => {
+                    set("status", json!("received"));
+                    set("rtt_ms", ms(rtt));
+                    set("timestamp_source", json!(source(&[packet])));
+                    if let Some(ttl) = ttl {
+                        set("ttl", json!(ttl));
+                    }
+                }
+                Fate::Lost => set("status", json!("lost")),
+                Fate::Unknown => set("status", json!("unknown")),
+                Fate::Unreachable { from, kind, code } => {
+                    set("status", json!("unreachable"));
+                    set("from", json!(from.to_string()));
+                    set("error", json!(unreachable(from, kind, code)));
+                }
+                Fate::Refused { rtt } => {
+                    set("status", json!("refused"));
+                    set("rtt_ms", ms(rtt));
+                }
+                Fate::Reset { rtt } => {
+                    set("status", json!("reset"));
+                    set("rtt_ms", ms(rtt));
+                }
+                Fate::NotSent { errno } => {
+                    set("status", json!("not_sent"));
+                    set("error", json!(io::Error::from_raw_os_error(errno).to_string()));
                 }
             }
-            Fate::Lost => set("status", json!("lost")),
-            Fate::Unknown => set("status", json!("unknown")),
-            Fate::Unreachable { from, kind, code } => {
-                set("status", json!("unreachable"));
-                set("from", json!(from.to_string()));
-                set("error", json!(unreachable(from, kind, code)));
-            }
-            Fate::Refused { rtt } => {
-                set("status", json!("refused"));
-                set("rtt_ms", ms(rtt));
-            }
-            Fate::Reset { rtt } => {
-                set("status", json!("reset"));
-                set("rtt_ms", ms(rtt));
-            }
-            Fate::NotSent { errno } => {
-                set("status", json!("not_sent"));
-                set("error", json!(io::Error::from_raw_os_error(errno).to_string()));
-            }
-        },
+        }
         EventKind::Duplicate => set("status", json!("duplicate")),
         EventKind::Late { rtt } => {
             set("status", json!("late"));

@@ -6,7 +6,12 @@
 mod plan;
 mod rounds;
 
-use std::{hash::Hash, net::IpAddr, sync::Arc};
+use std::{
+    hash::Hash,
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use imn_contract::{
@@ -94,27 +99,73 @@ pub struct Found<O> {
     pub outcome: O,
 }
 
+/// What a measurement has come to so far is told at most so often.
+const TELL: Duration = Duration::from_millis(100);
+/// In this process so few steps are told each with what they have come to, so that Ctrl-C finds it.
+const FEW: u32 = 100;
+
 /// Where a measurement tells what it is doing; nowhere in standing work.
-#[derive(Clone, Debug)]
-pub struct Signs(Option<mpsc::Sender<Sign>>);
+#[derive(Debug)]
+pub struct Signs {
+    sender: Option<mpsc::Sender<Sign>>,
+    told: Mutex<Told>,
+}
+
+/// What was told.
+#[derive(Debug)]
+struct Told {
+    /// Steps still to be told each with what they have come to.
+    few: u32,
+    /// When it was last told what the steps have come to.
+    at: Instant,
+}
 
 impl Signs {
     /// Nobody listens.
-    pub const fn none() -> Self {
-        Self(None)
+    pub fn none() -> Self {
+        Self { sender: None, told: Mutex::new(Told { few: 0, at: Instant::now() }) }
+    }
+
+    fn to(sender: mpsc::Sender<Sign>, few: u32) -> Self {
+        Self { sender: Some(sender), told: Mutex::new(Told { few, at: Instant::now() }) }
     }
 
     /// Whether somebody listens: a sign that is dear to make need not be made.
     pub fn wanted(&self) -> bool {
-        self.0.as_ref().is_some_and(|sender| !sender.is_closed())
+        self.sender.as_ref().is_some_and(|sender| !sender.is_closed())
     }
 
     /// Tells something. Lossy. A detail `outcome` that is a whole outcome so far is what a live view shows.
     pub fn tell(&self, kind: ProgressKind, detail: Map<String, Value>) {
-        if let Some(sender) = &self.0 {
+        if let Some(sender) = &self.sender {
             // Full: progress is lossy.
             let _ = sender.try_send(Sign { kind, detail });
         }
+    }
+
+    /// Tells of a packet or hop that is settled, now and then with all that the measurement has come to so far.
+    pub fn step<O: Serialize>(
+        &self,
+        kind: ProgressKind,
+        mut detail: Map<String, Value>,
+        so_far: impl FnOnce() -> O,
+    ) {
+        if !self.wanted() {
+            return;
+        }
+        let due = {
+            let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+            let due = told.few > 0 || told.at.elapsed() >= TELL;
+            told.few = told.few.saturating_sub(1);
+            if due {
+                told.at = Instant::now();
+            }
+            due
+        };
+        if due && let Ok(outcome) = serde_json::to_value(so_far()) {
+            detail.insert("outcome".to_owned(), outcome);
+        }
+        self.tell(kind, detail);
     }
 
     /// Tells something in words.
@@ -177,7 +228,7 @@ impl<M: Measure> Module for Measurer<M> {
             },
         };
         let (sender, mut told) = mpsc::channel(SIGNS);
-        let signs = Signs(Some(sender));
+        let signs = Signs::to(sender, if ctx.is_local() { FEW } else { 0 });
         let mut work = std::pin::pin!(measure.measure(&spec, address, Instant::now(), &signs));
         let found = loop {
             tokio::select! {

@@ -134,6 +134,14 @@ pub struct Run {
 }
 
 impl Run {
+    /// Looks at the name or address of a target without measuring it.
+    ///
+    /// # Errors
+    /// A fault that names the field `target`.
+    pub fn check(name: &str) -> Result<(), Fault> {
+        target(name).map(drop)
+    }
+
     /// Starts an engine, resolves the names, and begins. Blocks while names are resolved; a name that cannot be is
     /// an outcome with an error.
     ///

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use imn_contract::{AgentId, Fault, JobId};
+use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -93,6 +94,23 @@ impl Job {
     pub fn params<P: DeserializeOwned>(&self) -> Result<P, Fault> {
         params(&self.params)
     }
+}
+
+/// Further names by which parameters are taken: a bare number of milliseconds says so, and a word of DNS's.
+const ALIASES: [(&str, &str); 4] =
+    [("interval", "interval_ms"), ("timeout", "timeout_ms"), ("grace", "grace_ms"), ("type", "record_type")];
+
+/// The JSON Schema of a type's parameters, with their other names.
+pub(crate) fn schema<P: JsonSchema>() -> Value {
+    let mut schema = schemars::schema_for!(P).to_value();
+    if let Some(Value::Object(properties)) = schema.get_mut("properties") {
+        for (name, alias) in ALIASES {
+            if let Some(property) = properties.get(name).cloned() {
+                properties.insert(alias.to_owned(), property);
+            }
+        }
+    }
+    schema
 }
 
 /// Reads parameters as a module's own type; a misfit is named as `params.{field}`.

@@ -31,7 +31,12 @@ pub struct PingSpec {
     pub dscp: u8,
     /// Which address of a name is taken.
     pub family: Family,
+    /// Of standing echo requests: rounds in a row without an answer that are each confirmed under a fresh identifier.
+    pub retries: u8,
 }
+
+/// Rounds in a row that are confirmed unless somebody says otherwise.
+const RETRIES: u8 = 3;
 
 /// What is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -69,6 +74,7 @@ impl PingSpec {
             timeout: Duration::from_secs(1),
             dscp: 0,
             family: Family::Any,
+            retries: RETRIES,
         }
     }
 
@@ -131,6 +137,11 @@ pub(crate) struct IcmpParams {
     #[serde(default)]
     #[schemars(range(min = 4, max = 6))]
     family: Option<i64>,
+    /// Of standing work: rounds in a row without an answer that are each confirmed under a fresh identifier, later ones
+    /// now and then; 3 if absent.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 10))]
+    retries: Option<i64>,
 }
 
 /// Parameters of `tcp`.
@@ -195,10 +206,12 @@ pub(crate) enum Kind {
 impl Kind {
     /// Reads the parameters of a job.
     pub(crate) fn spec(self, params: &Map<String, Value>) -> Result<PingSpec, Fault> {
+        let mut retries = None;
         let (protocol, shared) = match self {
             Self::Icmp => {
-                let IcmpParams { count, interval, timeout, size, ttl, dscp, family } =
+                let IcmpParams { count, interval, timeout, size, ttl, dscp, family, retries: told } =
                     module::params(params)?;
+                retries = within("retries", told, 0, 10)?;
                 let size = within("size", size, 20, 65_507)?.unwrap_or(56) as u16;
                 let ttl = within("ttl", ttl, 1, 255)?.map(|ttl| ttl as u8);
                 (Protocol::Icmp { size, ttl }, Shared { count, interval, timeout, dscp, family })
@@ -223,6 +236,7 @@ impl Kind {
                 Some(6) => Family::V6,
                 Some(_) => return Err(Fault::invalid("params.family", "use 4 or 6")),
             },
+            retries: retries.map_or(default.retries, |retries| retries as u8),
             ..default
         };
         spec.check()?;
@@ -335,6 +349,8 @@ impl JsonSchema for Span {
 pub(crate) fn target(text: &str) -> Result<Target, Fault> {
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     if let Ok(ip) = bare.parse::<IpAddr>() {
+        // An IPv4 address in IPv6's dress is an IPv4 address.
+        let ip = ip.to_canonical();
         if ip.is_unspecified() {
             return Err(Fault::invalid("target", format!("{ip} is nobody's address; use the host's own")));
         }

@@ -36,7 +36,7 @@ fn stateful() -> ReflectorConfig {
 fn measure(node: &Node, spec: &Spec) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let sender = Sender::new(&UNLIMITED);
-    let work = || runtime.block_on(sender.measure(spec, Timestamp::now(), |_| {})).unwrap();
+    let work = || runtime.block_on(sender.measure(spec, Timestamp::now(), |_, _| {})).unwrap();
     node.enter(work).unwrap()
 }
 
@@ -224,7 +224,7 @@ fn the_reflector_limits_each_source_and_the_sender_keeps_to_its_rate() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let sender = Sender::new(&Pacing::default());
     let burst = Spec { interval: Duration::ZERO, ..spec(target, 60) };
-    let work = || runtime.block_on(sender.measure(&burst, Timestamp::now(), |_| {})).unwrap();
+    let work = || runtime.block_on(sender.measure(&burst, Timestamp::now(), |_, _| {})).unwrap();
     let outcome = a.enter(work).unwrap();
     assert!((195..500).contains(&outcome.lateness.as_millis()), "{:?}", outcome.lateness);
 }

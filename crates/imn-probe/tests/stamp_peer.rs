@@ -34,7 +34,7 @@ fn peer(host: &str, behaviour: &str, key: Option<&str>) -> Option<(Process, Sock
 fn measure(spec: &Spec) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let sender = Sender::new(&Pacing::default());
-    runtime.block_on(sender.measure(spec, Timestamp::now(), |_| {})).unwrap()
+    runtime.block_on(sender.measure(spec, Timestamp::now(), |_, _| {})).unwrap()
 }
 
 fn spec(target: SocketAddr, count: u16) -> Spec {

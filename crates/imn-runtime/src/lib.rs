@@ -7,6 +7,7 @@ pub mod clock;
 pub mod config;
 pub mod credential;
 pub mod file;
+pub mod http;
 pub mod nats;
 pub mod nats_server;
 pub mod process;

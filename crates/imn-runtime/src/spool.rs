@@ -10,7 +10,7 @@ mod disk;
 mod ship;
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{BTreeMap, HashSet, VecDeque},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -87,6 +87,14 @@ pub enum Error {
         /// What is wrong.
         message: String,
     },
+    /// What is on disk contradicts itself. At the next opening it is set aside.
+    #[error("spool {operation}: damaged: {message}")]
+    Damaged {
+        /// What was tried.
+        operation: &'static str,
+        /// What is wrong.
+        message: String,
+    },
     /// A batch could not be encoded or decoded.
     #[error("spool {operation}: {source}")]
     Codec {
@@ -106,6 +114,9 @@ pub struct Recovered {
     pub stopped_us: Option<i64>,
     /// Rounds made, or recorded as gaps, that were due at or after the progress mark.
     pub done: HashSet<(TargetId, i64)>,
+    /// What an earlier process had spooled was damaged and is set aside. All that was due from `progress_us` on, which
+    /// then is the earliest round that may not have been committed, is to be recorded as lost.
+    pub damaged: bool,
 }
 
 /// A sealed batch, ready to be sent.
@@ -149,6 +160,8 @@ struct Part {
     synced: u64,
     open: Open,
     sealed: VecDeque<(u64, Header)>,
+    /// Least due time within each sealed batch.
+    dues: BTreeMap<u64, i64>,
 }
 
 #[derive(Default)]
@@ -162,12 +175,33 @@ struct Open {
 }
 
 impl Spool {
-    /// Opens the spool of an instance and reads what an earlier process left.
+    /// Opens the spool of an instance and reads what an earlier process left. What is damaged is set aside.
     ///
     /// # Errors
     /// [`Error::InUse`] when another process has it open, [`Error::Open`] when the directory cannot be used.
     pub fn open(config: Config) -> Result<Self, Error> {
         let mut disk = Disk::open(&config.dir)?;
+        let (parts, recovered) = match Self::read(&mut disk, &config) {
+            Err(damage @ (Error::Damaged { .. } | Error::Codec { .. })) => {
+                disk.set_aside(&damage)?;
+                Self::read(&mut disk, &config)?
+            }
+            read => read?,
+        };
+        let progress_us = recovered.progress_us;
+        let inner = Inner {
+            disk,
+            parts,
+            progress_us,
+            progress_written: progress_us,
+            dirty: true,
+            full: false,
+            free_checked: None,
+        };
+        Ok(Self { config, inner: Mutex::new(inner), recovered })
+    }
+
+    fn read(disk: &mut Disk, config: &Config) -> Result<(Vec<Part>, Recovered), Error> {
         let partitions = config.partitions.max(1);
         let mut parts = Vec::with_capacity(partitions as usize);
         for number in 0..partitions {
@@ -175,18 +209,25 @@ impl Spool {
             let sealed: VecDeque<_> = disk.sealed(number)?.into();
             let next_seq = sealed.back().map_or(committed, |(seq, _)| *seq).max(committed) + 1;
             // What was read back may have been in the page cache only.
-            parts.push(Part { epoch, committed, next_seq, synced: 0, open: Open::default(), sealed });
+            let dues = BTreeMap::new();
+            parts.push(Part { epoch, committed, next_seq, synced: 0, open: Open::default(), sealed, dues });
         }
         let mut recovered = Recovered {
             progress_us: disk.progress()?,
             stopped_us: disk.take_stopped()?,
+            damaged: disk.is_damaged()?,
             ..Recovered::default()
         };
         let from_us = recovered.progress_us.unwrap_or(i64::MIN);
-        for (number, part) in parts.iter().enumerate() {
+        for (number, part) in parts.iter_mut().enumerate() {
             for (seq, header) in &part.sealed {
-                if header.max_due_us >= from_us {
-                    note(&mut recovered.done, &disk.batch(number as u32, *seq)?, from_us);
+                let waits = *seq > part.committed;
+                if waits || header.max_due_us >= from_us {
+                    let batch = disk.batch(number as u32, *seq)?;
+                    note(&mut recovered.done, &batch, from_us);
+                    if waits {
+                        part.dues.insert(*seq, least_due(&batch.rounds, &batch.gaps));
+                    }
                 }
             }
         }
@@ -202,17 +243,7 @@ impl Spool {
                 part.open.since.get_or_insert(now);
             }
         }
-        let progress_us = recovered.progress_us;
-        let inner = Inner {
-            disk,
-            parts,
-            progress_us,
-            progress_written: progress_us,
-            dirty: true,
-            full: false,
-            free_checked: None,
-        };
-        Ok(Self { config, inner: Mutex::new(inner), recovered })
+        Ok((parts, recovered))
     }
 
     /// What the spool was opened with.
@@ -384,6 +415,7 @@ impl Spool {
                 inner.prune(number)?;
             }
         }
+        inner.note_floor();
         inner.measure(&self.config);
         Ok(())
     }
@@ -448,6 +480,7 @@ impl Inner {
         let open = std::mem::take(&mut part.open);
         let dues = open.rounds.iter().map(|r| r.due_us).chain(open.gaps.iter().map(|g| g.last_due_us));
         let max_due_us = dues.max().unwrap_or(i64::MIN);
+        let min_due_us = least_due(&open.rounds, &open.gaps);
         let rows = open.rounds.len() as u32;
         let batch = config.batch(part.epoch, seq, seq, open.rounds, open.gaps);
         let sealed = batch.seal().map_err(|source| Error::Codec { operation: "seal", source });
@@ -459,6 +492,7 @@ impl Inner {
         match written {
             Ok(header) => {
                 part.sealed.push_back((seq, header));
+                part.dues.insert(seq, min_due_us);
                 part.next_seq += 1;
                 self.dirty = true;
                 Ok(())
@@ -469,6 +503,18 @@ impl Inner {
                 Err(error)
             }
         }
+    }
+
+    /// Takes note, beside the store, of the time before which nothing waits to be committed.
+    fn note_floor(&mut self) {
+        let Some(mut floor_us) = self.progress_written else { return };
+        for part in &mut self.parts {
+            let committed = part.committed;
+            part.dues.retain(|seq, _| *seq > committed);
+            let open = least_due(&part.open.rounds, &part.open.gaps);
+            floor_us = part.dues.values().copied().chain([open]).fold(floor_us, i64::min);
+        }
+        self.disk.put_floor(floor_us);
     }
 
     fn prune(&mut self, number: usize) -> Result<(), Error> {
@@ -524,6 +570,16 @@ impl Config {
 }
 
 /// Notes which rounds of a batch, due at or after `from_us`, were made or are told as gaps.
+/// The least due time, or none at all.
+fn least_due(rounds: &[Round], gaps: &[Gap]) -> i64 {
+    rounds
+        .iter()
+        .map(|round| round.due_us)
+        .chain(gaps.iter().map(|gap| gap.first_due_us))
+        .min()
+        .unwrap_or(i64::MAX)
+}
+
 fn note(done: &mut HashSet<(TargetId, i64)>, batch: &Batch, from_us: i64) {
     for round in batch.rounds.iter().filter(|round| round.due_us >= from_us) {
         if let Some(target) = &round.target {

@@ -75,6 +75,74 @@ fn what_was_not_committed_is_known_after_a_crash() {
     assert_eq!(spool.state().rows, 3);
 }
 
+/// Whatever byte is wrong: it opens, and either all is there or it says from when on it may not be.
+#[test]
+fn damage_is_set_aside_and_told() {
+    let dir = tempfile::tempdir().unwrap();
+    {
+        let spool = Spool::open(config(dir.path(), 1)).unwrap();
+        spool.append(&[round(1, 1_000), round(2, 2_000)], &[]).unwrap();
+        spool.set_progress(2_500);
+        spool.close().unwrap();
+    }
+    let mut files = Vec::new();
+    let mut open = vec![dir.path().join("store")];
+    while let Some(path) = open.pop() {
+        if path.is_dir() {
+            open.extend(path.read_dir().unwrap().map(|entry| entry.unwrap().path()));
+        } else {
+            files.push(path);
+        }
+    }
+    let (mut whole, mut lost) = (0, 0);
+    for path in files {
+        let bytes = std::fs::read(&path).unwrap();
+        let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        for at in (0..end).step_by(end / 16 + 1) {
+            let trial = tempfile::tempdir().unwrap();
+            assert!(
+                Command::new("cp")
+                    .arg("-a")
+                    .arg(dir.path())
+                    .arg(trial.path().join("spool"))
+                    .status()
+                    .unwrap()
+                    .success()
+            );
+            let mut wrong = bytes.clone();
+            wrong[at] ^= 0xff;
+            std::fs::write(trial.path().join("spool").join(path.strip_prefix(dir.path()).unwrap()), wrong)
+                .unwrap();
+            let case = format!("byte {at} of {}", path.display());
+            let spool =
+                Spool::open(config(&trial.path().join("spool"), 1)).unwrap_or_else(|e| panic!("{case}: {e}"));
+            if spool.recovered().damaged {
+                assert_eq!(spool.recovered().progress_us, Some(1_000), "{case}: neither round was committed");
+                lost += 1;
+            } else {
+                assert_eq!(spool.state().rows, 2, "{case}");
+                whole += 1;
+            }
+            // It stays so until the mark has moved past it, whoever opens it meanwhile.
+            let damaged = spool.recovered().damaged;
+            drop(spool);
+            let mut spool = Spool::open(config(&trial.path().join("spool"), 1)).unwrap();
+            assert_eq!(spool.recovered().damaged, damaged, "{case}");
+            spool.append(&[round(3, 3_000)], &[]).unwrap();
+            spool.set_progress(3_500);
+            spool.close().unwrap();
+            drop(spool);
+            spool = Spool::open(config(&trial.path().join("spool"), 1)).unwrap();
+            assert_eq!(
+                (spool.recovered().damaged, spool.recovered().progress_us),
+                (false, Some(3_500)),
+                "{case}"
+            );
+        }
+    }
+    assert!(whole > 0 && lost > 0, "{whole} whole, {lost} lost");
+}
+
 #[test]
 fn a_gap_that_was_told_is_not_told_again() {
     let dir = tempfile::tempdir().unwrap();

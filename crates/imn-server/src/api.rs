@@ -41,6 +41,8 @@ use utoipa_axum::router::OpenApiRouter;
 pub use auth::{AdmitError, Minted, Role, admit, fresh_token, is_token, mint};
 pub use document::openapi;
 
+use imn_runtime::http;
+
 use crate::{context::Context, error::Error};
 use idempotency::InFlight;
 use limit::Limits;
@@ -52,6 +54,8 @@ pub(crate) struct Api {
     limits: Arc<Limits>,
     in_flight: InFlight,
     scrapes: Arc<Semaphore>,
+    /// Turns of imports.
+    imports: Arc<Semaphore>,
     document: meta::Document,
 }
 
@@ -73,6 +77,7 @@ fn with_limits(context: Context, limits: Limits) -> Router {
         limits: Arc::new(limits),
         in_flight: InFlight::default(),
         scrapes: Arc::new(Semaphore::new(scrape::AT_ONCE)),
+        imports: Arc::new(Semaphore::new(import::AT_ONCE)),
         document: meta::Document(document::text().into()),
     };
     let (guarded, _) = guarded().split_for_parts();
@@ -81,6 +86,7 @@ fn with_limits(context: Context, limits: Limits) -> Router {
         .route_layer(middleware::from_fn_with_state(api.clone(), idempotency::once))
         .route_layer(middleware::from_fn_with_state(api.clone(), auth::guard));
     open.merge(guarded)
+        .layer(middleware::from_fn_with_state(api.clone(), edge::notice_full_disk))
         .with_state(api)
         .layer(CatchPanicLayer::custom(edge::panicked))
         .layer(middleware::from_fn(edge::edge))
@@ -106,7 +112,7 @@ fn guarded() -> OpenApiRouter<Api> {
 /// Serves until the end is asked for; requests in work are finished, event streams end.
 pub(crate) async fn serve(listener: TcpListener, context: Context) -> std::io::Result<()> {
     let stop = context.stop.clone();
-    axum::serve(listener, router(context)).with_graceful_shutdown(async move { stop.requested().await }).await
+    http::serve(listener, router(context), stop, http::Limits::default()).await
 }
 
 /// Refuses an address on which keys would cross a network in the clear.

@@ -17,6 +17,7 @@ mod ingest;
 mod jobs;
 mod live;
 mod metrics;
+mod params;
 mod readiness;
 mod registry;
 mod server;

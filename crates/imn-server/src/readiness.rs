@@ -56,6 +56,12 @@ impl Readiness {
         self.set(part, &Err(reason.into()));
     }
 
+    /// Whether a part works.
+    pub(crate) fn is_ok(&self, part: Part) -> bool {
+        let known = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(&part).is_some_and(Result::is_ok)
+    }
+
     /// Each part in order: fine, or why not.
     pub(crate) fn parts(&self) -> Vec<(Part, Result<(), String>)> {
         let known = self.parts.lock().unwrap_or_else(PoisonError::into_inner);

@@ -144,6 +144,13 @@ impl Registry {
         told.chain(state.instances.values().map(|instance| instance.kind.clone())).collect()
     }
 
+    /// What modules of a type say of their parameters: the latest word of any instance.
+    pub(crate) fn params_schema(&self, kind: &ModuleType) -> Option<Value> {
+        let state = self.read();
+        let of_kind = state.instances.values().filter(|i| i.kind == *kind && !i.params_schema.is_null());
+        of_kind.max_by_key(|instance| instance.seen_us).map(|instance| instance.params_schema.clone())
+    }
+
     /// Forgets an agent and its instances, until it is heard of again.
     pub(crate) fn forget(&self, id: &AgentId) {
         let mut state = self.write();

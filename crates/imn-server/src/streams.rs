@@ -10,6 +10,7 @@ use async_nats::jetstream::{
     consumer::{AckPolicy, DeliverPolicy, pull},
     stream::{self, DiscardPolicy, RetentionPolicy},
 };
+use futures::TryStreamExt;
 use imn_contract::{AgentId, ModuleType, stream as names, subject};
 use imn_runtime::nats::{self, Client};
 
@@ -29,6 +30,8 @@ const OWN_MAX_PENDING: i64 = 4096;
 const JOB_MAX_PENDING: i64 = 1024;
 /// Module types at most, so that forged heartbeats cannot create streams without end.
 const MAX_TYPES: usize = 64;
+/// With so many there is no room for types that no agent has: what jobs wait for must not keep out what is there.
+const ROOM_FOR_AWAITED: usize = 32;
 
 /// The streams of this network; cheap to clone.
 #[derive(Clone)]
@@ -42,6 +45,8 @@ pub(crate) struct Streams {
 #[derive(Default)]
 struct Made {
     types: BTreeSet<ModuleType>,
+    /// Types that have a stream for all that is known, also from before the connection came up.
+    counted: BTreeSet<ModuleType>,
     consumers: HashSet<(ModuleType, AgentId)>,
 }
 
@@ -53,10 +58,14 @@ impl Streams {
     /// Makes everything be as it should, whatever was there before: after a start, and after NATS was away and may
     /// have lost its store.
     pub(crate) async fn reconcile(&self, queues: &[(ModuleType, AgentId)]) -> nats::Result<()> {
-        *self.made() = Made::default();
+        {
+            let mut made = self.made();
+            *made = Made { counted: std::mem::take(&mut made.counted), ..Made::default() };
+        }
         for config in self.fixed() {
             self.client.ensure_stream(config).await?;
         }
+        self.count(queues).await?;
         for partition in 0..self.config.partitions {
             let filter = subject::ingest_partition(partition);
             self.consumer(names::INGEST, own(&names::ingest_consumer(partition), &filter)).await?;
@@ -71,6 +80,38 @@ impl Streams {
         Ok(())
     }
 
+    /// Counts the types that have a stream, and removes the empty ones of types that nobody has.
+    async fn count(&self, queues: &[(ModuleType, AgentId)]) -> nats::Result<()> {
+        let jetstream = self.client.jetstream();
+        let wanted: BTreeSet<String> =
+            queues.iter().map(|(kind, _)| kind).chain(&self.config.types).map(names::jobs).collect();
+        let failed = |operation: &'static str, error: &dyn std::fmt::Display| nats::Error::Client {
+            operation,
+            subject: names::JOBS_PREFIX.to_owned(),
+            message: error.to_string(),
+        };
+        let mut counted = BTreeSet::new();
+        let mut streams = jetstream.streams();
+        while let Some(info) = streams.try_next().await.map_err(|e| failed("list streams", &e))? {
+            let name = &info.config.name;
+            let Some(kind) = name.strip_prefix(names::JOBS_PREFIX) else { continue };
+            if wanted.contains(name) || info.state.messages > 0 {
+                counted.extend(ModuleType::new(kind));
+            } else {
+                tracing::info!(stream = name, "job stream of a type that nobody has removed");
+                jetstream.delete_stream(name).await.map_err(|e| failed("delete stream", &e))?;
+            }
+        }
+        self.made().counted = counted;
+        Ok(())
+    }
+
+    /// Whether a job may wait for a type that no agent has yet.
+    pub(crate) fn has_room_for(&self, kind: &ModuleType) -> bool {
+        let made = self.made();
+        made.counted.contains(kind) || made.counted.len() < ROOM_FOR_AWAITED
+    }
+
     /// Makes the job stream of a type exist.
     pub(crate) async fn ensure_type(&self, kind: &ModuleType) -> nats::Result<()> {
         {
@@ -78,13 +119,15 @@ impl Streams {
             if made.types.contains(kind) {
                 return Ok(());
             }
-            if made.types.len() >= MAX_TYPES {
+            if !made.counted.contains(kind) && made.counted.len() >= MAX_TYPES {
                 tracing::warn!(%kind, limit = MAX_TYPES, "too many module types; no job stream for this one");
                 return Ok(());
             }
         }
         self.client.ensure_stream(self.jobs(kind)).await?;
-        self.made().types.insert(kind.clone());
+        let mut made = self.made();
+        made.types.insert(kind.clone());
+        made.counted.insert(kind.clone());
         Ok(())
     }
 

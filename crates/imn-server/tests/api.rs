@@ -3,6 +3,8 @@
 
 #[path = "api/bench.rs"]
 mod bench;
+#[path = "api/params.rs"]
+mod params;
 
 use std::{collections::BTreeSet, path::Path, time::Duration};
 

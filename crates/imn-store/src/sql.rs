@@ -6,12 +6,15 @@
 
 mod migration;
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use sqlx::{
     Connection as _, Postgres, Row as _, SqlSafeStr, Sqlite,
     pool::{Pool, PoolOptions},
-    postgres::{PgArguments, PgRow},
+    postgres::{PgArguments, PgConnection, PgRow},
     sqlite::{SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous},
 };
 
@@ -22,6 +25,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(15);
 /// Connections that read SQLite beside the one that writes.
 const SQLITE_READERS: u32 = 4;
 const POSTGRES_CONNECTIONS: u32 = 16;
+/// How long a PostgreSQL that is not there yet is waited for, and how often it is tried.
+const POSTGRES_WITHIN: Duration = Duration::from_secs(30);
+const POSTGRES_EVERY: Duration = Duration::from_secs(1);
 
 /// A failed operation, before it is known which of its meanings for the caller applies.
 #[derive(Debug, thiserror::Error)]
@@ -141,6 +147,21 @@ pub(crate) enum Database {
     Postgres(Pool<Postgres>),
 }
 
+/// Waits until PostgreSQL takes connections, and says what it waits for. What no waiting mends is an error at once.
+async fn reach(url: &str) -> Result<(), sqlx::Error> {
+    let end = Instant::now() + POSTGRES_WITHIN;
+    loop {
+        match PgConnection::connect(url).await {
+            Ok(connection) => return connection.close().await,
+            Err(error @ sqlx::Error::Io(_)) if Instant::now() + POSTGRES_EVERY < end => {
+                tracing::warn!(%error, "waiting for PostgreSQL");
+                tokio::time::sleep(POSTGRES_EVERY).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 impl Database {
     pub(crate) async fn sqlite(path: &Path) -> Result<Self, CatalogError> {
         let options = SqliteConnectOptions::new()
@@ -173,12 +194,13 @@ impl Database {
     }
 
     pub(crate) async fn postgres(url: &str) -> Result<Self, CatalogError> {
-        let pool = PoolOptions::new().max_connections(POSTGRES_CONNECTIONS).connect(url).await;
         // The URL may hold a password: it is not repeated.
         let error = |source: sqlx::Error| CatalogError::Backend {
             operation: "open",
             message: format!("PostgreSQL: {source}"),
         };
+        reach(url).await.map_err(error)?;
+        let pool = PoolOptions::new().max_connections(POSTGRES_CONNECTIONS).connect(url).await;
         let database = Self::Postgres(pool.map_err(error)?);
         migration::run(&database).await?;
         Ok(database)

@@ -24,23 +24,27 @@ use crate::{
 
 pub(crate) fn main(verb: BgpVerb) -> Result<Code> {
     let BgpVerb::Watch(args) = verb;
-    let source = source(&args)?;
+    let (flag, source) = source(&args)?;
     let follow = BgpFollow::start(&source, &args.prefixes).map_err(|fault| {
-        let code = if fault.is(ErrorCode::Invalid) { Code::Usage } else { Code::Error };
-        Exit::new(code, fault.message)
+        // A file that cannot be read is a wrong value; an address may be had another time.
+        let file = matches!(source, BgpSource::Mrt(_));
+        let code = if file || fault.is(ErrorCode::Invalid) { Code::Usage } else { Code::Error };
+        Exit::new(code, format!("{flag}: {}", fault.message))
     })?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(watch(&args, follow))
 }
 
-fn source(args: &WatchArgs) -> Result<BgpSource> {
+/// The source, and the flag that names it.
+fn source(args: &WatchArgs) -> Result<(&'static str, BgpSource)> {
     let (flag, text) = match (&args.source.mrt, &args.source.ris_live, args.source.bmp_listen) {
         (Some(file), _, _) => ("--mrt", format!("mrt:{file}")),
         (_, Some(url), _) => ("--ris-live", format!("ris-live:{url}")),
-        (_, _, Some(address)) => return Ok(BgpSource::Bmp(address)),
+        (_, _, Some(address)) => return Ok(("--bmp-listen", BgpSource::Bmp(address))),
         _ => return Err(Exit::usage("name a source: --mrt, --ris-live or --bmp-listen").into()),
     };
-    text.parse().map_err(|error: String| Exit::usage(format!("{flag}: {error}")).into())
+    let source = text.parse().map_err(|error: String| Exit::usage(format!("{flag}: {error}")))?;
+    Ok((flag, source))
 }
 
 async fn watch(args: &WatchArgs, mut follow: BgpFollow) -> Result<Code> {

@@ -218,7 +218,7 @@ impl AgentArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ModuleArgs {
-    /// Module type: icmp, tcp, dns, http, stamp, echo, faulty or heartbeat.
+    /// Module type: icmp, tcp, dns, http, trace, stamp, bgp, echo, faulty or heartbeat.
     #[arg(value_name = "TYPE")]
     pub(crate) kind: String,
 }

@@ -12,7 +12,7 @@ pub(crate) enum Code {
     Error = 1,
     /// The command line or a value in it is wrong.
     Usage = 2,
-    /// Nothing that was measured answered.
+    /// No measurement was a success: nothing answered, or nothing as expected.
     Measurement = 3,
     /// The server does not know the key, or the key may not do this.
     Authentication = 4,

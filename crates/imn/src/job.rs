@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use imn_contract::ErrorCode;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -77,7 +77,8 @@ pub(crate) async fn submit(client: &Client, body: &Value, end: Instant) -> Resul
 }
 
 pub(crate) async fn follow(client: &Client, mut job: Value, end: Instant) -> Result<Ended> {
-    let path = format!("/api/v1/jobs/{}", encoded(job["job_id"].as_str().unwrap_or_default()));
+    let id = job["job_id"].as_str().unwrap_or_default().to_owned();
+    let path = format!("/api/v1/jobs/{}", encoded(&id));
     while job["terminal"] != true {
         let left = end.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -88,7 +89,9 @@ pub(crate) async fn follow(client: &Client, mut job: Value, end: Instant) -> Res
         let sent = Sent { query: &query, wait, ..Sent::default() };
         match client.call(Method::GET, &path, sent).await {
             Ok(answer) => job = answer.body,
-            Err(failure) => pause(failure, end).await?,
+            Err(failure) => pause(failure, end)
+                .await
+                .with_context(|| format!("the job was accepted; see how it ends with `imn job show {id}`"))?,
         }
     }
     let tasks = job["tasks"].as_array().map(Vec::as_slice).unwrap_or_default();

@@ -22,7 +22,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use imn_contract::Fault;
-use imn_module::{Family, Pace, PingSpec, Protocol};
+use imn_module::{Family, Pace, PingSpec, Protocol, local::Run};
 use imn_sink::format::Format;
 
 use crate::{
@@ -44,7 +44,10 @@ const ENDLESS: u16 = u16::MAX;
 
 /// What is to be measured, and how it is told.
 struct Work {
+    /// Those of the command line, then those of the file.
     targets: Vec<String>,
+    /// Lines of the file at which its targets stand, from 1.
+    lines: Vec<usize>,
     how: How,
     args: MeasureArgs,
 }
@@ -106,17 +109,27 @@ fn packets(base: &PingSpec, packets: &PacketArgs, args: MeasureArgs) -> Result<C
 /// Measures the targets in this way.
 fn run(how: How, args: MeasureArgs) -> Result<Code> {
     let mut targets = args.targets.clone();
-    if let Some(path) = &args.file {
-        targets.extend(read_targets(path)?);
+    let mut lines = Vec::new();
+    for (line, target) in args.file.as_deref().map(read_targets).transpose()?.into_iter().flatten() {
+        lines.push(line);
+        targets.push(target);
     }
     if targets.is_empty() {
         return Err(Exit::usage("no targets: name some, or give a --file that has some").into());
     }
     let kind = how.kind()?;
     if let Some(format) = args.output.filter(|format| !format.admits(&kind)) {
-        return Err(Exit::usage(format!("--output {format}: has no form for the type {kind}")).into());
+        let fit: Vec<&str> =
+            Format::ALL.into_iter().filter(|format| format.admits(&kind)).map(Format::name).collect();
+        let text = format!("--output {format}: has no form for the type {kind}; use {}", fit.join(", "));
+        return Err(Exit::usage(text).into());
     }
-    let work = Work { targets, how, args };
+    let work = Work { targets, lines, how, args };
+    if let How::Batch(_) = work.how {
+        for (number, target) in work.targets.iter().enumerate() {
+            Run::check(target).map_err(|fault| work.refused(number, &fault))?;
+        }
+    }
     let client = work.args.from.is_some().then(|| Client::find(&work.args.connect)).transpose()?;
     let report = Report::new(&work, kind);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -130,6 +143,17 @@ fn run(how: How, args: MeasureArgs) -> Result<Code> {
 }
 
 impl Work {
+    /// Why a target cannot be measured, and where it stands.
+    fn refused(&self, number: usize, fault: &Fault) -> Exit {
+        let at = number.checked_sub(self.args.targets.len()).and_then(|at| self.lines.get(at));
+        match (&self.args.file, at, fault.field.as_deref()) {
+            (Some(path), Some(line), Some("target")) => {
+                Exit::usage(format!("--file {}: line {line}: {}", path.display(), fault.message))
+            }
+            _ => failed(fault, self.how.flag()),
+        }
+    }
+
     /// Whether the summary stands in place of the rows.
     fn only_summary(&self) -> bool {
         self.args.summary && self.args.file.is_some()
@@ -143,8 +167,8 @@ impl Work {
     }
 }
 
-/// Targets of a file, one per line.
-fn read_targets(path: &Path) -> Result<Vec<String>> {
+/// Targets of a file, one per line, with the numbers of the lines.
+fn read_targets(path: &Path) -> Result<Vec<(usize, String)>> {
     let text = if path == Path::new("-") {
         let mut text = String::new();
         std::io::stdin().read_to_string(&mut text).context("read targets from standard input")?;
@@ -156,7 +180,8 @@ fn read_targets(path: &Path) -> Result<Vec<String>> {
     // Editors of other systems put a mark before the first line.
     let text = text.trim_start_matches('\u{feff}');
     let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
-    Ok(lines.filter(|line| !line.is_empty()).map(str::to_owned).collect())
+    let numbered = lines.enumerate().filter(|(_, line)| !line.is_empty());
+    Ok(numbered.map(|(at, line)| (at + 1, line.to_owned())).collect())
 }
 
 /// A fault of the parameters, naming the flag in place of the field.

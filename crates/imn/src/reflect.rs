@@ -31,6 +31,7 @@ pub(crate) fn main(args: &StampReflectArgs) -> Result<Code> {
         let mut signals = Signals::listen()?;
         let reflector = Reflector::start(&config).map_err(|error| match error {
             StartError::Invalid(_) => Exit::usage(error.to_string()),
+            StartError::Listen { .. } => Exit::new(Code::Error, format!("--listen: {error}")),
             StartError::System { .. } => Exit::new(Code::Error, error.to_string()),
         })?;
         let addresses: Vec<String> = reflector.addresses().iter().map(ToString::to_string).collect();

@@ -108,7 +108,9 @@ fn what_cannot_be_read_is_said_and_ends_with_a_code() {
     assert_eq!(output.status.code(), Some(7), "{stderr}");
     assert!(stderr.contains("the source was never reached"), "{stderr}");
     for (args, code) in [
-        (&["--mrt", "/nowhere.mrt"][..], 1),
+        (&["--mrt", "/nowhere.mrt"][..], 2),
+        (&["--mrt", "/"], 2),
+        (&["--mrt", MRT, "--prefix", "192.0.2.0/33"], 2),
         (&["--mrt", "ftp://example.net/x"], 2),
         (&["--ris-live", "http://127.0.0.1/"], 2),
         (&["--mrt", MRT, "--bmp-listen", "127.0.0.1:0"], 2),

@@ -214,6 +214,10 @@ fn what_does_not_resolve_is_a_row() {
 
 #[test]
 fn bad_input_names_the_flag_and_the_fix() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(&file, "127.0.0.1\n# a comment\n\nbad target # here\n").unwrap();
+    let bad = file.path().to_str().unwrap();
+    let at_line = format!("--file {bad}: line 4: ");
     for (args, words) in [
         (&["ping"][..], &["<TARGET>"][..]),
         (&["ping", "127.0.0.1", "-c", "0"], &["--count", "1..=65535"]),
@@ -221,7 +225,7 @@ fn bad_input_names_the_flag_and_the_fix() {
         (&["ping", "127.0.0.1", "-i", "0ms"], &["--interval", "greater than zero"]),
         (&["ping", "127.0.0.1", "-i", "10"], &["--interval", "10ms"]),
         (&["ping", "127.0.0.1", "-t", "soon"], &["--timeout", "10ms"]),
-        (&["ping", "127.0.0.1", "-t", "2h"], &["--timeout", "1 hour"]),
+        (&["ping", "127.0.0.1", "-t", "2h"], &["--timeout", "1ms to 1h"]),
         (&["ping", "127.0.0.1", "-s", "70000"], &["--size", "65507"]),
         (&["ping", "127.0.0.1", "-4", "-6"], &["--ipv4", "--ipv6"]),
         (&["ping", "127.0.0.1", "--rate", "0"], &["--rate"]),
@@ -233,6 +237,9 @@ fn bad_input_names_the_flag_and_the_fix() {
         (&["ping", "999.1.1.1"], &["TARGET", "999.1.1.1"]),
         (&["ping", "-f", "/nonexistent/targets"], &["--file /nonexistent/targets"]),
         (&["ping", "-f", "/dev/null"], &["no targets"]),
+        (&["ping", "127.0.0.1", "-f", bad], &[&*at_line, "\"bad target\""]),
+        (&["dns", "x", "--resolver", "tls://127.0.0.1:5355", "-p", "5356"], &["--port", "5355"]),
+        (&["dns", "x", "-o", "mtr-json"], &["--output", "use table, json"]),
         (&["tcp", "127.0.0.1", "-p", "0"], &["--port"]),
         (&["tcp", "127.0.0.1", "-p", "65536"], &["--port"]),
         (&["agent"], &["--id"]),
@@ -302,7 +309,12 @@ fn ctrl_c_shows_what_is_known() {
         } else {
             let rows: Vec<Value> = serde_json::from_str(&text).unwrap();
             assert_eq!((rows.len(), &rows[2]["targets"], &rows[2]["lost"]), (3, &2.into(), &0.into()));
-            assert!(rows[0]["sent"].as_u64().unwrap() > 1, "{text}");
+            let row = &rows[0];
+            assert!(row["sent"].as_u64().unwrap() > 1 && row["time"].is_string(), "{text}");
+            assert_eq!(
+                (&row["timestamp_source"], &row["ttl"], &row["reordered"]),
+                (&"kernel".into(), &64.into(), &0.into())
+            );
         }
     }
 }

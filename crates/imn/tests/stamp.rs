@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use std::time::Duration;
+use std::{net::UdpSocket, time::Duration};
 
 use imn_testkit::{Outcome, Process, Program};
 use serde_json::Value;
@@ -101,5 +101,42 @@ fn keys_ports_and_absent_reflectors() {
     }
     let none = imn().args(["stamp", "reflect", "--listen", "192.0.2.77:8620"]).run(SOON).unwrap();
     assert_eq!(none.status.code(), Some(1), "{}", none.stderr);
-    assert!(none.stderr.contains("listen"), "{}", none.stderr);
+    assert!(none.stderr.contains("--listen: listen on 192.0.2.77:8620"), "{}", none.stderr);
+}
+
+/// A relay between the sender and the reflector lets five answers through and no more.
+#[test]
+fn ctrl_c_shows_what_is_known() {
+    let (mut reflector, port) = reflector(&[]);
+    let relay = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let beyond = UdpSocket::bind("127.0.0.1:0").unwrap();
+    beyond.connect(format!("127.0.0.1:{port}")).unwrap();
+    for socket in [&relay, &beyond] {
+        socket.set_read_timeout(Some(SOON)).unwrap();
+    }
+    let target = relay.local_addr().unwrap().to_string();
+    let args = ["stamp", "send", &target, "-c", "1000", "-i", "20ms", "-t", "1h", "-o", "json"];
+    let mut sender = imn().args(args).spawn().unwrap();
+    let mut packet = [0; 2048];
+    for _ in 0..5 {
+        let (size, from) = relay.recv_from(&mut packet).unwrap();
+        beyond.send(&packet[..size]).unwrap();
+        let size = beyond.recv(&mut packet).unwrap();
+        relay.send_to(&packet[..size], from).unwrap();
+    }
+    // By the time of the second packet more, the fifth answer has been read.
+    for _ in 0..2 {
+        relay.recv_from(&mut packet).unwrap();
+    }
+    sender.terminate();
+    assert_eq!(sender.wait_deadline(SOON).unwrap().code(), Some(130));
+    let rows: Vec<Value> = serde_json::from_str(&sender.stdout()).unwrap();
+    let row = &rows[0];
+    assert_eq!((&row["sent"], &row["received"]), (&5.into(), &5.into()), "{row}");
+    assert!(
+        row["forward"]["sent"].is_null(),
+        "of a direction nothing is known while packets are under way: {row}"
+    );
+    reflector.terminate();
+    reflector.wait_deadline(SOON).unwrap();
 }

@@ -26,6 +26,9 @@ pub(super) const DRAIN_WITHIN: Duration = Duration::from_secs(7);
 /// How long the next instance waits for a replaced one to be ready.
 const READY_WITHIN: Duration = Duration::from_secs(10);
 
+/// Why modules drain with their agent.
+const ENDS: &str = "the agent ends";
+
 /// What is to be done with an instance.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Order {
@@ -87,7 +90,14 @@ impl Keeper {
                         return;
                     }
                 }
-                Order::Remove | Order::Stop => {
+                Order::Stop => {
+                    // It stays on the roster: the agent still has the type, and is told to have it when it is back.
+                    self.stop_process(Phase::Draining, ENDS).await;
+                    self.forget_record();
+                    self.supervisor.roster.down(&self.instance, Phase::Draining, Some(ENDS.to_owned()));
+                    return;
+                }
+                Order::Remove => {
                     self.stop_process(Phase::Down, "stopped").await;
                     // Wanted again meanwhile?
                     if self.orders.has_changed().unwrap_or(false) {

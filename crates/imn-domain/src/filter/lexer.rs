@@ -43,6 +43,9 @@ pub(super) fn tokens(text: &str) -> Result<Vec<Placed>, FilterError> {
                 tokens.push((position, Token::Quoted(text)));
                 at = end;
             }
+            '=' | '!' | '<' | '>' if value => {
+                return Err(error(position, "one operator follows another; quote a value that begins so"));
+            }
             _ if value => {
                 let end = run(&chars, at, |c| !c.is_whitespace() && !matches!(c, '(' | ')' | '"' | '\''));
                 tokens.push((position, Token::Word(chars[at..end].iter().collect())));

@@ -14,7 +14,6 @@ use imn_contract::{
 };
 use imn_probe::bgp::{Event, Filter};
 use imn_runtime::clock;
-use schemars::schema_for;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
@@ -22,6 +21,7 @@ use crate::{
     Addressing,
     bgp::{BgpParams, BgpSource, BgpSpec, Feeds, Heard, Tally, Window, follow},
     flight::{Found, Measure, Signs},
+    module,
 };
 
 /// How often a job tells how far it is.
@@ -46,7 +46,7 @@ impl Measure for Bgp {
     }
 
     fn params_schema(&self) -> Value {
-        schema_for!(BgpParams).to_value()
+        module::schema::<BgpParams>()
     }
 
     fn spec(&self, target: &str, params: &Map<String, Value>) -> Result<(Self::Spec, Addressing), Fault> {
@@ -54,10 +54,7 @@ impl Measure for Bgp {
     }
 
     fn plan(&self, assignment: &Assignment) -> Result<(Self::Spec, Addressing), Fault> {
-        let mut params = assignment.params.clone();
-        // Of a tier, for types that ask again.
-        params.remove("retries");
-        let spec = BgpSpec::read(&assignment.address, &params)?;
+        let spec = BgpSpec::read(&assignment.address, &assignment.params)?;
         if matches!(spec.source, BgpSource::Mrt(_)) {
             return Err(Fault::invalid(
                 "params.source",

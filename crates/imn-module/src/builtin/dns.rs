@@ -17,14 +17,14 @@ use imn_contract::{
 };
 use imn_probe::dns::{Config, Engine, Failure, system_resolvers};
 use imn_runtime::clock;
-use schemars::schema_for;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::{
     Addressing, Pace,
     convert::dns::{self as convert, Shot},
     flight::{Found, Measure, Signs},
+    module,
     standing::resolve,
 };
 
@@ -32,9 +32,6 @@ pub(crate) use params::{Expectation, Host, Spec};
 
 /// Time between queries if nothing is said.
 const SPACING: Duration = Duration::from_secs(1);
-/// What so few queries have come to is told with each of them, that of more at most so often.
-const FEW: usize = 100;
-const TELL: Duration = Duration::from_millis(100);
 
 /// The type, with the engine that jobs and standing work share.
 #[derive(Default)]
@@ -68,7 +65,7 @@ impl Measure for Dns {
     }
 
     fn params_schema(&self) -> Value {
-        schema_for!(params::Params).to_value()
+        module::schema::<params::Params>()
     }
 
     fn slots(&self) -> u32 {
@@ -132,18 +129,12 @@ impl Measure for Dns {
         };
         let mut asking: FuturesUnordered<_> = (0..spec.count).map(ask).collect();
         let mut shots = Vec::with_capacity(spec.count as usize);
-        let mut told = None::<Instant>;
         while let Some(shot) = asking.next().await {
-            let mut detail = convert::progress(spec, &shot);
+            let detail = convert::progress(spec, &shot);
             let place = shots.partition_point(|before: &Shot| before.number < shot.number);
             shots.insert(place, shot);
-            // All of it again each time: with many queries, only now and then.
-            if signs.wanted() && (shots.len() <= FEW || told.is_none_or(|at| at.elapsed() >= TELL)) {
-                let found = convert::found(spec, resolver, resolve, &shots);
-                detail.insert("outcome".to_owned(), json!(found.outcome));
-                told = Some(Instant::now());
-            }
-            signs.tell(ProgressKind::Packet, detail);
+            let so_far = || convert::found(spec, resolver, resolve, &shots).outcome;
+            signs.step(ProgressKind::Packet, detail, so_far);
         }
         convert::found(spec, resolver, resolve, &shots)
     }

@@ -8,12 +8,12 @@ use std::{
 use async_trait::async_trait;
 use imn_contract::Fault;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use schemars::{JsonSchema, schema_for};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::{Job, JobContext, Module};
+use crate::{Job, JobContext, Module, module};
 
 /// Exit code of mode `exit`, to tell it from a crash.
 const EXIT_CODE: i32 = 86;
@@ -87,7 +87,7 @@ impl Module for Faulty {
     }
 
     fn params_schema(&self) -> Value {
-        schema_for!(Params).to_value()
+        module::schema::<Params>()
     }
 
     fn check(&self, job: &Job) -> Result<(), Fault> {

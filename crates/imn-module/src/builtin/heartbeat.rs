@@ -8,7 +8,7 @@ use imn_contract::{
     latest::{Assignment, HostOutcome, Round},
 };
 use imn_runtime::clock;
-use schemars::{JsonSchema, schema_for};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -28,7 +28,7 @@ impl Module for HostHealth {
     }
 
     fn params_schema(&self) -> Value {
-        schema_for!(Params).to_value()
+        module::schema::<Params>()
     }
 
     fn check(&self, job: &Job) -> Result<(), Fault> {

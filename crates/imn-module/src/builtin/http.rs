@@ -8,7 +8,6 @@ use imn_contract::{
     Fault,
     latest::{Assignment, HttpOutcome, ProgressKind},
 };
-use schemars::schema_for;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
@@ -18,6 +17,7 @@ use crate::{
     convert::http::{Requests, unmeasured},
     flight::{Found, Measure, Signs},
     http::{Engines, HttpParams, HttpSpec},
+    module,
 };
 
 #[derive(Default)]
@@ -35,7 +35,7 @@ impl Measure for Http {
     }
 
     fn params_schema(&self) -> Value {
-        schema_for!(HttpParams).to_value()
+        module::schema::<HttpParams>()
     }
 
     fn slots(&self) -> u32 {
@@ -70,16 +70,13 @@ impl Measure for Http {
             })
         });
         while let Some((number, request)) = ends.next().await {
-            let mut detail = Map::from_iter([
+            let detail = Map::from_iter([
                 ("n".to_owned(), json!(u32::from(number) + 1)),
                 ("status".to_owned(), json!(request.error.as_ref().map_or("received", |e| e.cause.code()))),
                 ("response_ms".to_owned(), json!(request.elapsed.as_secs_f64() * 1e3)),
             ]);
             requests.take(number, request);
-            if signs.wanted() {
-                detail.insert("outcome".to_owned(), json!(requests.found().outcome));
-            }
-            signs.tell(ProgressKind::Packet, detail);
+            signs.step(ProgressKind::Packet, detail, || requests.found().outcome);
         }
         requests.found()
     }

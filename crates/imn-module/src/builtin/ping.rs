@@ -16,7 +16,6 @@ use imn_contract::{
     latest::{Assignment, PingOutcome, ProgressKind},
 };
 use imn_probe::{Batch, Fate, SubmitError, Timestamp};
-use schemars::schema_for;
 use serde_json::{Map, Value, json};
 
 use confirm::Confirm;
@@ -26,6 +25,7 @@ use crate::{
     engine::{Engine, Shot},
     flight::Measurer,
     live::Live,
+    module,
     ping::{IcmpParams, Kind, Target, TcpParams, target},
     standing::resolve,
 };
@@ -83,8 +83,8 @@ impl Module for Ping {
 
     fn params_schema(&self) -> Value {
         match self.kind {
-            Kind::Icmp => schema_for!(IcmpParams).to_value(),
-            Kind::Tcp => schema_for!(TcpParams).to_value(),
+            Kind::Icmp => module::schema::<IcmpParams>(),
+            Kind::Tcp => module::schema::<TcpParams>(),
         }
     }
 
@@ -203,7 +203,7 @@ impl Standing for Rounds {
             let due = Timestamp::from_nanos(due_us * 1000);
             shots.push(Shot { key: round.key, target, due, spec, flow: 0, progress: false });
             if let Some(spec) = once.get(round.plan as usize)
-                && let Some((key, flow)) = self.confirm.begin(round.key, target)
+                && let Some((key, flow)) = self.confirm.begin(round.key, target, spec.retries)
             {
                 shots.push(Shot { key, target, due, spec, flow, progress: false });
             }

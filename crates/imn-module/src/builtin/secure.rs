@@ -16,7 +16,6 @@ use imn_probe::{
     dial::{self, Floor},
     tls::{Client, ServerName, server_name},
 };
-use schemars::schema_for;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
@@ -121,7 +120,7 @@ impl Measure for Secure {
     }
 
     fn params_schema(&self) -> Value {
-        schema_for!(TcpParams).to_value()
+        module::schema::<TcpParams>()
     }
 
     fn spec(&self, target: &str, params: &Map<String, Value>) -> Result<(SecureSpec, Addressing), Fault> {

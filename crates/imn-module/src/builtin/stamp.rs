@@ -12,16 +12,16 @@ use imn_contract::{
     latest::{Assignment, ProgressKind, StampOutcome},
 };
 use imn_probe::{
-    Timestamp,
-    stamp::{Key, Pacing, Sender, Spec},
+    Event, Timestamp,
+    stamp::{Key, Outcome, Pacing, Sender, Spec},
 };
-use schemars::schema_for;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use crate::{
     Addressing, Pace, convert,
     flight::{Found, Measure, Signs},
+    module,
     stamp::{Params, StampSpec, clock_quality},
 };
 
@@ -91,7 +91,10 @@ impl Stamp {
         let due =
             u64::try_from(late.as_nanos()).map_or(0, |late| Timestamp::now().as_nanos().saturating_sub(late));
         let sender = Arc::clone(&self.state().sender);
-        let tell = |event| signs.tell(ProgressKind::Packet, convert::progress(&event));
+        let tell = |event: Event, so_far: &dyn Fn() -> Outcome| {
+            let so_far = || convert::stamp::found(spec, &session.clock, &so_far()).outcome;
+            signs.step(ProgressKind::Packet, convert::progress(&event), so_far);
+        };
         let outcome = sender.measure(&session, Timestamp::from_nanos(due), tell).await;
         let outcome = outcome.map_err(|error| error.to_string())?;
         Ok(convert::stamp::found(spec, &session.clock, &outcome))
@@ -108,7 +111,7 @@ impl Measure for Stamp {
     }
 
     fn params_schema(&self) -> Value {
-        schema_for!(Params).to_value()
+        module::schema::<Params>()
     }
 
     fn slots(&self) -> u32 {

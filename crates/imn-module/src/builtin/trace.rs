@@ -6,7 +6,6 @@ mod routes;
 use std::{
     net::IpAddr,
     sync::{Mutex, OnceLock, PoisonError},
-    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -15,20 +14,17 @@ use imn_contract::{
     latest::{Assignment, TraceOutcome},
 };
 use imn_probe::{Timestamp, trace::Tally};
-use schemars::schema_for;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use crate::{
     Addressing, ProgressKind, convert,
     flight::{Found, Measure, Signs},
+    module,
     trace::{TraceParams, TraceSpec, Wanted},
 };
 use names::Names;
 use routes::Routes;
-
-/// The whole outcome so far is told at most so often.
-const TELL: Duration = Duration::from_millis(100);
 
 /// The module. Its engine is started by the first trace and serves all.
 #[derive(Default)]
@@ -59,7 +55,7 @@ impl Measure for Trace {
     }
 
     fn params_schema(&self) -> Value {
-        schema_for!(TraceParams).to_value()
+        module::schema::<TraceParams>()
     }
 
     fn spec(&self, target: &str, params: &Map<String, Value>) -> Result<(TraceSpec, Addressing), Fault> {
@@ -107,18 +103,14 @@ impl Measure for Trace {
             Err(fault) => return nothing(fault.message),
         };
         let mut tally = Tally::new(&spec.engine(0, target, due, true));
-        let mut told = Instant::now();
         let found = loop {
             tokio::select! {
                 biased;
                 Some(event) = flight.events.recv() => {
                     tally.take(&event);
-                    let mut detail = convert::trace::progress(&event, tally.hop(event.ttl));
-                    if told.elapsed() >= TELL && flight.events.is_empty() {
-                        detail.insert("outcome".to_owned(), json!(convert::trace::outcome(spec, &tally.outcome())));
-                        told = Instant::now();
-                    }
-                    signs.tell(ProgressKind::Hop, detail);
+                    let detail = convert::trace::progress(&event, tally.hop(event.ttl));
+                    let so_far = || convert::trace::outcome(spec, &tally.outcome());
+                    signs.step(ProgressKind::Hop, detail, so_far);
                 }
                 found = &mut flight.done => match found {
                     Ok(found) => break found,

@@ -101,13 +101,18 @@ impl Unsettled {
 pub(super) struct Past {
     /// Everything due before is settled.
     progress_us: Option<i64>,
-    orderly: bool,
+    /// Why what is missing was not made.
+    reason: &'static str,
     done: HashMap<TargetId, Vec<i64>>,
 }
 
 impl Past {
-    pub(super) fn new(progress_us: Option<i64>, orderly: bool, done: &HashSet<(TargetId, i64)>) -> Self {
-        let mut past = Self { progress_us, orderly, done: HashMap::new() };
+    pub(super) fn new(
+        progress_us: Option<i64>,
+        reason: &'static str,
+        done: &HashSet<(TargetId, i64)>,
+    ) -> Self {
+        let mut past = Self { progress_us, reason, done: HashMap::new() };
         for (target, due_us) in done {
             past.done.entry(target.clone()).or_default().push(*due_us);
         }
@@ -118,16 +123,15 @@ impl Past {
     /// The rounds of an assignment that were owed before `from_us`, the first that will be made, and are missing.
     pub(super) fn missing(&self, assignment: &Assignment, from_us: i64) -> Vec<Gap> {
         let Some(progress_us) = self.progress_us else { return Vec::new() };
-        let reason = if self.orderly { reason::STOPPED } else { reason::CRASHED };
         let begin_us = progress_us.max(assignment.since_us);
         let done = self.done.get(&assignment.target).map_or(&[][..], Vec::as_slice);
         let mut gaps = Vec::new();
         let mut start_us = begin_us;
         for due_us in done.iter().copied().filter(|due| *due >= begin_us && *due < from_us) {
-            gaps.extend(gap(assignment, start_us, due_us, reason));
+            gaps.extend(gap(assignment, start_us, due_us, self.reason));
             start_us = due_us + 1;
         }
-        gaps.extend(gap(assignment, start_us, from_us, reason));
+        gaps.extend(gap(assignment, start_us, from_us, self.reason));
         gaps
     }
 
@@ -205,7 +209,7 @@ mod tests {
                 .filter(|(due, made)| **made && **due >= progress)
                 .map(|(due, _)| (work.target.clone(), *due))
                 .collect();
-            let past = Past::new(Some(progress), false, &done);
+            let past = Past::new(Some(progress), reason::CRASHED, &done);
             let missing = listed(&past.missing(&work, from));
             let owed: Vec<i64> = all
                 .into_iter()

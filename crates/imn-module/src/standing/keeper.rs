@@ -149,7 +149,12 @@ impl Keeper {
         stats: Arc<Stats>,
     ) -> Self {
         let recovered = spool.recovered();
-        let past = Past::new(recovered.progress_us, recovered.stopped_us.is_some(), &recovered.done);
+        let reason = match (recovered.damaged, recovered.stopped_us) {
+            (true, _) => reason::SPOOL_LOST,
+            (false, Some(_)) => reason::STOPPED,
+            (false, None) => reason::CRASHED,
+        };
+        let past = Past::new(recovered.progress_us, reason, &recovered.done);
         let roster = Roster::new(spec.assignments.clone(), spec.config.instance.clone());
         let now = Instant::now();
         Self {

@@ -68,10 +68,14 @@ pub enum OpenError {
 /// When the source cannot be opened. What goes wrong later is an error of reading.
 pub fn open(source: &Source) -> Result<Box<dyn Read + Send>, OpenError> {
     let raw: Box<dyn Read + Send> = match source {
-        Source::Path(path) => Box::new(
-            File::open(path)
-                .map_err(|error| OpenError::File { path: path.display().to_string(), source: error })?,
-        ),
+        Source::Path(path) => {
+            let failed = |error| OpenError::File { path: path.display().to_string(), source: error };
+            let file = File::open(path).map_err(failed)?;
+            if file.metadata().map_err(failed)?.is_dir() {
+                return Err(failed(io::ErrorKind::IsADirectory.into()));
+            }
+            Box::new(file)
+        }
         Source::Url(url) => {
             Box::new(http::get(url).map_err(|text| OpenError::Http { url: url.to_string(), text })?)
         }

@@ -97,7 +97,12 @@ impl Engine {
                 next = next.redirected(location, answer.status.as_u16(), &origin)?;
                 continue;
             }
-            return self.judge(&done, &hops[number], unmet);
+            let met = self.judge(&done, &hops[number], unmet);
+            if let Err(Cause::Status(_) | Cause::Header(_)) = met {
+                // They had come before the body was read.
+                hops[number].phase = Phase::Processing;
+            }
+            return met;
         }
     }
 

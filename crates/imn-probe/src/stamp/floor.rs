@@ -34,6 +34,6 @@ pub(crate) fn measure(v4: bool) -> Option<Duration> {
             link.drain(&mut session, &mut clock, &mut tell);
         }
     }
-    let outcome = session.finish();
+    let outcome = session.outcome();
     outcome.packets.iter().filter_map(Packet::rtt).max()
 }

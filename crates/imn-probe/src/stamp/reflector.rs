@@ -113,12 +113,16 @@ impl Reflector {
                     if address.ip().is_unspecified()
                         && matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)) => {
                 }
-                Err(error) if error.raw_os_error() == Some(libc::EACCES) => {
-                    let operation = "listen below port 1024 (grant it with `setcap cap_net_bind_service+ep <imn \
-                                     binary>`, or listen on a port from 1024 on)";
-                    return Err(StartError::System { operation, source: error });
+                Err(source) => {
+                    let hint = match source.raw_os_error() {
+                        Some(libc::EACCES) => {
+                            "; for ports below 1024 grant it with `setcap cap_net_bind_service+ep <imn binary>`, or \
+                             listen on a port from 1024 on"
+                        }
+                        _ => "",
+                    };
+                    return Err(StartError::Listen { address: *address, source, hint });
                 }
-                Err(source) => return Err(StartError::System { operation: "listen", source }),
             }
         }
         if ports.is_empty() {

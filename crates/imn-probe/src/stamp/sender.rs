@@ -50,6 +50,16 @@ pub enum StartError {
     /// The spec is not valid.
     #[error("measure: {0}")]
     Invalid(&'static str),
+    /// An address cannot be listened on.
+    #[error("listen on {address}: {source}{hint}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+        /// What may help; empty where nothing is known to.
+        hint: &'static str,
+    },
     /// A system call failed.
     #[error("{operation}: {source}")]
     System {
@@ -83,12 +93,13 @@ impl Sender {
     /// Runs one session: its first packet goes at `due`, or now if that is past, and the others an interval apart. Ends
     /// when the fate of each is known. Within a tokio runtime with I/O and time. Dropping the future ends the session.
     ///
-    /// `tell` is called for each packet of a session that asks for progress.
+    /// `tell` is called for each packet of a session that asks for progress; also with what makes up the outcome so far,
+    /// for whoever wants it. Packets under way are not in that.
     pub async fn measure(
         &self,
         spec: &Spec,
         due: Timestamp,
-        mut tell: impl FnMut(Event) + Send,
+        mut tell: impl FnMut(Event, &dyn Fn() -> Outcome) + Send,
     ) -> Result<Outcome, StartError> {
         spec.check().map_err(StartError::Invalid)?;
         let system = |operation| move |source| StartError::System { operation, source };
@@ -103,13 +114,18 @@ impl Sender {
         let begun = now.mono.saturating_add_signed(ahead);
         let mut session = Session::new(spec, begun, floor, trusted);
         let mut allowed_at = None;
+        let mut events = Vec::new();
         loop {
             // What had arrived by `now` is read before timeouts are judged as of `now`.
             let now = clock.now();
-            link.drain(&mut session, &mut clock, &mut tell);
-            session.judge(now.mono, &mut tell);
+            let mut note = |event| events.push(event);
+            link.drain(&mut session, &mut clock, &mut note);
+            session.judge(now.mono, &mut note);
+            for event in events.drain(..) {
+                tell(event, &|| session.outcome());
+            }
             if session.is_done() {
-                return Ok(session.finish());
+                return Ok(session.outcome());
             }
             let mut until = now.mono + CLOCK_CHECK;
             while let Some(due) = session.next_due() {
@@ -124,7 +140,7 @@ impl Sender {
                     break;
                 }
                 allowed_at = None;
-                link.send(&mut session, &mut clock, &mut tell);
+                link.send(&mut session, &mut clock, &mut |event| events.push(event));
             }
             until = until.min(session.next_deadline().unwrap_or(u64::MAX));
             let pause = Duration::from_nanos(until.saturating_sub(monotonic()));

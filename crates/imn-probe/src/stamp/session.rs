@@ -326,24 +326,25 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// What was found; a packet whose fate is open is unknown.
-    pub(crate) fn finish(mut self) -> Outcome {
-        let packets: Vec<Packet> = (0..self.probes.len()).map(|at| self.packet(at)).collect();
+    /// What was found so far. Packets whose fate is open are not in it.
+    pub(crate) fn outcome(&self) -> Outcome {
+        let settled = || (0..self.probes.len()).filter(|at| self.probes[*at].fate.is_some());
+        let packets: Vec<Packet> = settled().map(|at| self.packet(at)).collect();
         let silent = |fate: &Fate| matches!(fate, Fate::Lost | Fate::Unreachable { .. });
-        let unanswered: Vec<u32> = (0..packets.len())
-            .filter(|at| silent(&packets[*at].fate) && !self.probes[*at].heard)
+        let unanswered: Vec<u32> = settled()
+            .filter(|at| self.probes[*at].fate.as_ref().is_some_and(silent) && !self.probes[*at].heard)
             .map(|at| at as u32)
             .collect();
-        // What this host itself lost or did not send is in no direction, and would be taken for a loss in one.
+        // What this host itself lost or did not send is in no direction, and would be taken for a loss in one; so would
+        // what is under way.
         let own = packets.iter().any(|packet| matches!(packet.fate, Fate::Unknown | Fate::NotSent { .. }));
-        self.outcome.directions = if own {
+        let directions = if own || packets.len() < self.probes.len() {
             None
         } else {
             attribute(self.spec.peer, packets.len() as u32, &self.arrivals, &unanswered)
         };
-        self.outcome.trips = self.probes.iter().map(|probe| probe.trip).collect();
-        self.outcome.packets = packets;
-        self.outcome
+        let trips = settled().map(|at| self.probes[at].trip).collect();
+        Outcome { packets, trips, directions, ..self.outcome.clone() }
     }
 }
 

@@ -214,6 +214,16 @@ impl Path {
         }
         Self { id: id.0, addresses, flows }
     }
+
+    /// The path of the only flow: at each hop the node that answered most often. `None` without an answer.
+    pub(crate) fn single(hops: &[Hop], flow: u8) -> Option<Self> {
+        let mut addresses: Vec<_> =
+            hops.iter().map(|hop| hop.main().map(|responder| responder.address)).collect();
+        while addresses.last() == Some(&None) {
+            addresses.pop();
+        }
+        (!addresses.is_empty()).then(|| Self::new(addresses, vec![u16::from(flow)]))
+    }
 }
 
 /// FNV-1a, 64 bits: the same on every host and in every version.

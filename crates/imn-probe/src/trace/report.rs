@@ -226,14 +226,7 @@ fn outcome(mut course: Course) -> Outcome {
         })
         .collect();
     if branches.is_none() {
-        let mut addresses: Vec<_> =
-            hops.iter().map(|hop| hop.main().map(|responder| responder.address)).collect();
-        while addresses.last() == Some(&None) {
-            addresses.pop();
-        }
-        if !addresses.is_empty() {
-            paths.push(Path::new(addresses, vec![u16::from(course.spec.flow)]));
-        }
+        paths.extend(Path::single(&hops, course.spec.flow));
     }
     let sent = hops.iter().flat_map(|hop| &hop.probes).map(|probe| probe.sent);
     let started = sent.filter(|sent| *sent > Timestamp::default()).min();

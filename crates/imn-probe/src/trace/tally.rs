@@ -1,15 +1,20 @@
 //! What is known of a trace while it runs, put together of its events.
 
-use crate::outcome::{Fate, Timestamp};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::outcome::{Fate, Timestamp, nanos};
 
 use super::config::Spec;
-use super::outcome::{Event, Hop, Outcome, Probe, Responder};
+use super::outcome::{Event, Hop, Outcome, Path, Probe, Responder};
+use super::socket::source_toward;
 use super::verdict::judge_loss;
 
 /// The hops of a trace so far.
 #[derive(Debug, Clone)]
 pub struct Tally {
     spec: Spec,
+    source: Option<IpAddr>,
     hops: Vec<Hop>,
     end: Option<u8>,
 }
@@ -17,7 +22,8 @@ pub struct Tally {
 impl Tally {
     /// Nothing is known yet.
     pub fn new(spec: &Spec) -> Self {
-        Self { spec: spec.clone(), hops: Vec::new(), end: None }
+        let source = spec.source.or_else(|| source_toward(spec.target).ok());
+        Self { spec: spec.clone(), source, hops: Vec::new(), end: None }
     }
 
     /// Takes an event of the trace.
@@ -71,10 +77,25 @@ impl Tally {
         }
         let target = self.spec.target;
         let last = hops.last().and_then(Hop::main);
-        let started = hops.iter().flat_map(|hop| &hop.probes).map(|probe| probe.sent).min();
+        let sent =
+            || hops.iter().flat_map(|hop| &hop.probes).filter(|probe| probe.sent > Timestamp::default());
+        let started = sent().map(|probe| probe.sent).min();
+        let settled = sent().map(|probe| {
+            let until = probe.rtt().unwrap_or(self.spec.timeout);
+            probe.sent.as_nanos().saturating_add(nanos(until))
+        });
+        let elapsed = settled.max().zip(started).map(|(end, start)| end.saturating_sub(start.as_nanos()));
         Outcome {
+            source: self.source,
             reached: last.is_some_and(|node| node.address == target),
-            started: started.filter(|time| *time > Timestamp::default()),
+            started,
+            elapsed: Duration::from_nanos(elapsed.unwrap_or_default()),
+            // Those of many flows are told apart only when all of them are known.
+            paths: if self.spec.multipath.is_none() {
+                Path::single(&hops, self.spec.flow).into_iter().collect()
+            } else {
+                Vec::new()
+            },
             hops,
             ..Outcome::nothing(&self.spec)
         }
@@ -92,7 +113,7 @@ impl Outcome {
             protocol,
             due,
             started: None,
-            elapsed: std::time::Duration::ZERO,
+            elapsed: Duration::ZERO,
             hops: Vec::new(),
             reached: false,
             paths: Vec::new(),
@@ -103,7 +124,7 @@ impl Outcome {
             late: 0,
             wrong_source: 0,
             forged: 0,
-            lateness: std::time::Duration::ZERO,
+            lateness: Duration::ZERO,
             error: None,
             errno: None,
             cancelled: false,

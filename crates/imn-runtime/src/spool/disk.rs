@@ -1,11 +1,16 @@
 //! What a spool keeps on disk: one ordered key space in a log-structured store.
 //!
 //! Keys: `e{part}` epoch and committed sequence · `c{counter}` open chunk · `s{part}{seq}` sealed batch ·
-//! `p` progress mark · `z` time of an orderly stop. Numbers are big endian, so that keys sort by them.
+//! `p` progress mark · `z` time of an orderly stop · `d` an earlier store was damaged. Numbers are big endian, so that
+//! keys sort by them.
+//!
+//! Beside the store lies the floor: the due time before which nothing waits to be committed. It is what is still known
+//! when the store itself cannot be read.
 
 use std::{
-    fs::{File, TryLockError},
-    path::Path,
+    fs::{self, File, TryLockError},
+    io::ErrorKind,
+    path::{Path, PathBuf},
 };
 
 use bytes::Bytes;
@@ -61,10 +66,12 @@ impl Header {
 pub(super) type Chunk = (u32, u64, Batch, usize);
 
 pub(super) struct Disk {
+    dir: PathBuf,
     /// Held for as long as the spool is open; the store's own lock waits instead of refusing.
     _lock: File,
     store: Option<Store>,
     next_chunk: u64,
+    floor: Option<i64>,
 }
 
 struct Store {
@@ -81,11 +88,65 @@ impl Disk {
             TryLockError::WouldBlock => Error::InUse { dir: dir.to_owned() },
             TryLockError::Error(e) => open(e.to_string()),
         })?;
-        let store = Store::open(dir)?;
+        let floor = read_floor(dir);
+        let mut disk = Self { dir: dir.to_owned(), _lock: lock, store: None, next_chunk: 0, floor };
+        match disk.attach() {
+            Err(error @ Error::Damaged { .. }) => disk.set_aside(&error)?,
+            done => done?,
+        }
+        Ok(disk)
+    }
+
+    fn attach(&mut self) -> Result<(), Error> {
+        let store = Store::open(&self.dir)?;
         let last = store.keys.prefix("c").next_back();
         let last = last.map(fjall::Guard::key).transpose().map_err(|e| failed("open", &e))?;
-        let next_chunk = last.and_then(|key| number(&key, 1)).map_or(0, |n| n + 1);
-        Ok(Self { _lock: lock, store: Some(store), next_chunk })
+        self.next_chunk = last.and_then(|key| number(&key, 1)).map_or(0, |n| n + 1);
+        self.store = Some(store);
+        Ok(())
+    }
+
+    /// Goes on with an empty store that knows from when on rounds are lost; the damaged one is kept beside it, and one
+    /// that was kept before is not.
+    pub(super) fn set_aside(&mut self, damage: &Error) -> Result<(), Error> {
+        self.store = None;
+        let (store, kept) = (self.dir.join("store"), self.dir.join("store.damaged"));
+        let moved = match fs::remove_dir_all(&kept) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => fs::rename(&store, &kept),
+        };
+        moved
+            .map_err(|e| Error::Open { dir: self.dir.clone(), message: format!("set damage aside: {e}") })?;
+        tracing::error!(%damage, kept = %kept.display(), "damaged spool set aside; what it held becomes a gap");
+        self.attach()?;
+        if let Some(floor) = self.floor {
+            self.write("progress", |batch, keys| {
+                batch.insert(keys, "p", floor.to_be_bytes());
+                batch.insert(keys, "d", "");
+            })?;
+        }
+        self.sync()
+    }
+
+    /// Whether rounds were lost with a damaged store and are not told as lost yet: with one before this, or with the end
+    /// of this one, which is cut off where it cannot be read. The mark is then behind the floor, which was written after it.
+    pub(super) fn is_damaged(&self) -> Result<bool, Error> {
+        let behind = self.floor.is_some() && self.mark()? < self.floor;
+        Ok(behind || self.get(b"d")?.is_some())
+    }
+
+    /// Takes note that nothing due before `floor_us` waits to be committed. Lossy: an older floor is only too low.
+    pub(super) fn put_floor(&mut self, floor_us: i64) {
+        if self.floor == Some(floor_us) {
+            return;
+        }
+        self.floor = Some(floor_us);
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&floor_us.to_be_bytes());
+        bytes[8..].copy_from_slice(&(!floor_us).to_be_bytes());
+        if let Err(error) = fs::write(self.dir.join("floor"), bytes) {
+            tracing::debug!(%error, "floor of the spool not written");
+        }
     }
 
     /// After a failed write, for example on a full disk, the store refuses everything; a fresh one starts from what
@@ -118,12 +179,21 @@ impl Disk {
         })
     }
 
+    /// The progress mark; where that was lost, the floor.
     pub(super) fn progress(&self) -> Result<Option<i64>, Error> {
+        Ok(self.mark()?.max(self.floor))
+    }
+
+    fn mark(&self) -> Result<Option<i64>, Error> {
         Ok(self.get(b"p")?.and_then(|value| number(&value, 0)).map(|n| n as i64))
     }
 
     pub(super) fn put_progress(&mut self, mark: i64) -> Result<(), Error> {
-        self.write("progress", |batch, keys| batch.insert(keys, "p", mark.to_be_bytes()))
+        // Whoever moves the mark has told what was lost before it.
+        self.write("progress", |batch, keys| {
+            batch.insert(keys, "p", mark.to_be_bytes());
+            batch.remove(keys, "d");
+        })
     }
 
     /// Reads and removes the mark of an orderly stop.
@@ -262,7 +332,13 @@ impl Disk {
 
 impl Store {
     fn open(dir: &Path) -> Result<Self, Error> {
-        let open = |e: fjall::Error| Error::Open { dir: dir.to_owned(), message: e.to_string() };
+        let open = |e: fjall::Error| {
+            if is_damage(&e) {
+                failed("open", &e)
+            } else {
+                Error::Open { dir: dir.to_owned(), message: e.to_string() }
+            }
+        };
         let database = Database::builder(dir.join("store"))
             .worker_threads(1)
             .cache_size(CACHE_BYTES)
@@ -276,7 +352,27 @@ impl Store {
 }
 
 fn failed(operation: &'static str, error: &fjall::Error) -> Error {
-    Error::Disk { operation, message: error.to_string() }
+    let message = error.to_string();
+    if is_damage(error) { Error::Damaged { operation, message } } else { Error::Disk { operation, message } }
+}
+
+/// Whether what is on disk is wrong, and not the disk that is full, away or not ours.
+fn is_damage(error: &fjall::Error) -> bool {
+    use fjall::Error as E;
+    let broken = |error: &std::io::Error| {
+        matches!(error.kind(), ErrorKind::NotFound | ErrorKind::UnexpectedEof | ErrorKind::InvalidData)
+    };
+    match error {
+        E::Io(error) | E::Storage(fjall::LsmError::Io(error)) => broken(error),
+        E::Poisoned | E::KeyspaceDeleted | E::Locked => false,
+        _ => true,
+    }
+}
+
+fn read_floor(dir: &Path) -> Option<i64> {
+    let bytes = fs::read(dir.join("floor")).ok()?;
+    let (floor, check) = (number(&bytes, 0)?, number(&bytes, 8)?);
+    (floor == !check).then_some(floor as i64)
 }
 
 fn stream_key(part: u32) -> [u8; 5] {

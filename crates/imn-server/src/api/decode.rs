@@ -1,6 +1,6 @@
 //! Requests into values: bodies and queries, strictly, with errors that name the field.
 
-use std::ops::Deref;
+use std::{ops::Deref, time::Duration};
 
 use axum::{
     body::Bytes,
@@ -17,6 +17,9 @@ use super::problem::Problem;
 pub(crate) const MAX_BODY: usize = 1 << 20;
 /// Bytes beyond the greatest body that are read and thrown away before the refusal.
 const DISCARDED: usize = 16 << 20;
+
+/// How long the next piece of a body may take.
+const PIECE_WITHIN: Duration = Duration::from_secs(15);
 
 /// A JSON body, also under curl's default content type. Unknown fields are refused by `T`.
 pub(crate) struct Body<T>(pub(crate) T);
@@ -114,9 +117,17 @@ pub(crate) async fn read(
         // A client that asks first has sent nothing yet.
         return Err(too_large());
     }
+    if let Some(coding) = headers.get(header::CONTENT_ENCODING).filter(|coding| *coding != "identity") {
+        let detail = format!("the body is encoded as {coding:?}; send it as it is");
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-content-encoding", detail));
+    }
     let (mut bytes, mut discarded) = (Vec::new(), 0);
     let mut pieces = body.into_data_stream();
-    while let Some(piece) = pieces.next().await {
+    let slow = |_| {
+        let detail = format!("nothing more of the body came within {} s", PIECE_WITHIN.as_secs());
+        Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", detail)
+    };
+    while let Some(piece) = tokio::time::timeout(PIECE_WITHIN, pieces.next()).await.map_err(slow)? {
         let unreadable = |error| Problem::field("", format!("the body could not be read: {error}"));
         let piece = piece.map_err(unreadable)?;
         fits &= bytes.len() + piece.len() <= limit;
@@ -190,6 +201,11 @@ fn located(path: &str, message: &str) -> Problem {
         .find_map(|start| message.strip_prefix(start)?.split('`').next())
         .unwrap_or("");
     let message = message.rsplit_once(" at line ").map_or(message, |(text, _)| text);
+    // What is a type here is an object to whoever writes it.
+    let message = match message.split_once("expected struct ") {
+        Some((before, _)) => format!("{before}expected an object"),
+        None => message.to_owned(),
+    };
     Problem::field(field(path, named), message)
 }
 

@@ -3,7 +3,7 @@
 use std::{any::Any, time::Duration};
 
 use axum::{
-    extract::Request,
+    extract::{Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
@@ -11,7 +11,11 @@ use axum::{
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use super::problem::{self, Problem};
+use super::{
+    Api,
+    problem::{self, Problem},
+};
+use crate::readiness::Part;
 
 /// How long a handler may take to begin its answer; a stream may then go on for ever.
 const DEADLINE: Duration = Duration::from_mins(2);
@@ -47,6 +51,15 @@ pub(crate) async fn edge(request: Request, next: Next) -> Response {
     }
     for (name, value) in SECURITY {
         headers.entry(name).or_insert(HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// A write that found no space tells that the catalog is not ready; a later one that it is again.
+pub(crate) async fn notice_full_disk(State(api): State<Api>, request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    if response.status() == StatusCode::INSUFFICIENT_STORAGE {
+        api.context.readiness.fails(Part::Catalog, "no space left on its disk");
     }
     response
 }

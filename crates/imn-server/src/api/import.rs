@@ -30,6 +30,8 @@ use super::{
 };
 use crate::clock::now_us;
 
+/// Imports in work at once; others wait.
+pub(crate) const AT_ONCE: usize = 2;
 /// Greatest import, in bytes.
 pub(crate) const MAX_BODY: usize = 64 << 20;
 const MAX_LINES: usize = 100_000;
@@ -138,6 +140,8 @@ async fn import(
         "application/x-ndjson" | "application/jsonl" | "application/ndjson" => false,
         media => return Err(decode::unsupported(media, "application/x-ndjson or text/csv")),
     };
+    // Each is held in memory as a whole.
+    let _turn = api.imports.acquire().await.map_err(|error| Problem::internal(error.to_string()))?;
     let bytes = decode::read(&parts.headers, body, MAX_BODY).await?;
     let text = std::str::from_utf8(&bytes)
         .map_err(|error| Problem::field("", format!("the body is not UTF-8: {error}")))?;
@@ -259,6 +263,9 @@ impl Plan {
         let old = before.known.get(&new.address);
         if old.is_none_or(|old| (&old.tier, old.kind) != (&new.tier, new.kind)) {
             before.types.check_target(tier, new.kind)?;
+        }
+        if old.is_none_or(|old| (&old.tier, old.kind, &old.params) != (&new.tier, new.kind, &new.params)) {
+            before.types.check_params(tier, &new)?;
         }
         if let Some(first) = self.seen.insert(new.address.clone(), line) {
             return Err(Problem::field("address", format!("is the same as on line {first}")));

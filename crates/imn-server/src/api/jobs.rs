@@ -30,6 +30,8 @@ use super::{
 };
 use crate::live::{Event, Item};
 
+/// Time that a job has if nothing is said, in milliseconds.
+const DEADLINE_MS: u64 = 10_000;
 /// Longest time that a request may wait for its job, in milliseconds.
 const MAX_WAIT_MS: u64 = 60_000;
 
@@ -71,7 +73,11 @@ pub(crate) struct JobSpec {
     /// Vantage points; absent: any one agent.
     #[serde(default)]
     pub(crate) from: Option<JobSelector>,
-    /// Time until the job is `timed_out`, in milliseconds; 10,000 by default.
+    /// Time until the job is `timed_out`, for example `30s`; `10s` by default.
+    #[serde(default)]
+    #[schema(examples("30s"))]
+    pub(crate) deadline: Option<String>,
+    /// The same in milliseconds, as on NATS.
     #[serde(default)]
     #[schema(minimum = 1, maximum = 3_600_000)]
     pub(crate) deadline_ms: Option<u64>,
@@ -274,6 +280,14 @@ impl JobSpec {
             .map(JobId::new)
             .transpose()
             .map_err(|error| Problem::from(Fault::invalid("job_id", error.to_string())))?;
+        let deadline_ms =
+            match (text::duration_field("deadline", self.deadline.as_deref())?, self.deadline_ms) {
+                (Some(_), Some(_)) => {
+                    return Err(Problem::field("deadline_ms", "deadline is given already; give one of them"));
+                }
+                (Some(ms), None) | (None, Some(ms)) => ms,
+                (None, None) => DEADLINE_MS,
+            };
         Ok(Submit {
             v: 1,
             job_id,
@@ -286,7 +300,7 @@ impl JobSpec {
                 tags: from.tags,
                 limit: from.limit,
             }),
-            deadline_ms: self.deadline_ms.unwrap_or(10_000),
+            deadline_ms,
             wait_for_module: self.wait_for_module,
             max_attempts: self.max_attempts.unwrap_or(3),
         })

@@ -1,29 +1,41 @@
 //! Whether a target can be measured as its tier says: a target that nothing measures would look like one that is never
 //! reached.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use imn_contract::ModuleType;
 use imn_domain::{Probe, Target, TargetKind, Tier};
+use serde_json::{Map, Value};
 
 use super::{
     Api,
     problem::{FieldError, Problem},
 };
+use crate::params::Schema;
 
 /// Targets read at once.
 const CHUNK: usize = 2_000;
 
-/// What is known of types that are not built in.
-pub(crate) struct Types(BTreeSet<ModuleType>);
+/// Parameters that are the tier's own fields.
+const OF_THE_TIER: [(&str, &str); 3] =
+    [("count", "count"), ("timeout", "probe_timeout"), ("timeout_ms", "probe_timeout")];
+
+/// What is known of module types.
+pub(crate) struct Types {
+    known: BTreeSet<ModuleType>,
+    schemas: HashMap<ModuleType, Schema>,
+}
 
 impl Types {
     pub(crate) fn of(api: &Api) -> Self {
-        Self(api.context.registry.types())
+        let known = api.context.registry.types();
+        let schema = |kind: &ModuleType| Schema::read(&api.context.registry.params_schema(kind)?);
+        let schemas = known.iter().filter_map(|kind| Some((kind.clone(), schema(kind)?))).collect();
+        Self { known, schemas }
     }
 
     fn knows(&self, probe: &Probe) -> bool {
-        probe.measures().is_some() || self.0.contains(&probe.kind)
+        probe.measures().is_some() || self.known.contains(&probe.kind)
     }
 
     /// Every type of a tier's probes is known.
@@ -37,7 +49,61 @@ impl Types {
             );
             FieldError::new(format!("probes[{at}].type"), message)
         });
-        let errors: Vec<FieldError> = errors.collect();
+        let mut errors: Vec<FieldError> = errors.collect();
+        for (at, probe) in tier.probes.iter().enumerate() {
+            let params = tier.params(probe, &Map::new());
+            // What is missing may be a target's to say.
+            let wrong = self.wrong(probe, &probe.params, &params, false);
+            let field = |(path, message)| FieldError::new(format!("probes[{at}].params{path}"), message);
+            errors.extend(wrong.into_iter().map(field));
+        }
+        if errors.is_empty() { Ok(()) } else { Err(Problem::fields(errors)) }
+    }
+
+    /// What is wrong with the parameters of a probe, by path: `own` are those that somebody has given, `params` what
+    /// they come to.
+    fn wrong(
+        &self,
+        probe: &Probe,
+        own: &Map<String, Value>,
+        params: &Map<String, Value>,
+        whole: bool,
+    ) -> Vec<(String, String)> {
+        let of_tier = OF_THE_TIER.iter().filter(|(name, _)| own.contains_key(*name));
+        let mut wrong: Vec<(String, String)> = of_tier
+            .map(|(name, field)| (format!(".{name}"), format!("is the tier's to say: set its {field}")))
+            .collect();
+        if let Some(schema) = self.schemas.get(&probe.kind) {
+            let found = schema.check(params).into_iter().filter(|wrong| whole || !wrong.missing);
+            wrong.extend(found.map(|wrong| {
+                let path = if wrong.path.is_empty() { String::new() } else { format!(".{}", wrong.path) };
+                (path, format!("{}: {}", probe.kind, wrong.message))
+            }));
+        }
+        wrong
+    }
+
+    /// Every probe of the tier that measures the target takes its parameters.
+    pub(crate) fn check_params(&self, tier: &Tier, target: &Target) -> Result<(), Problem> {
+        if target.params.is_empty() {
+            return Ok(());
+        }
+        let mut errors: Vec<FieldError> = Vec::new();
+        for probe in tier.probes.iter().filter(|probe| probe.may_measure(target.kind)) {
+            let params = tier.params(probe, &target.params);
+            for (path, mut message) in self.wrong(probe, &target.params, &params, true) {
+                if tier.probes.len() > 1 {
+                    message = format!(
+                        "{message}; parameters of one type alone go under its name, as in {{\"{}\": {{…}}}}",
+                        probe.kind
+                    );
+                }
+                let field = format!("params{path}");
+                if errors.iter().all(|error| error.field != field) {
+                    errors.push(FieldError::new(field, message));
+                }
+            }
+        }
         if errors.is_empty() { Ok(()) } else { Err(Problem::fields(errors)) }
     }
 

@@ -17,7 +17,7 @@ use super::{
 /// The tier of targets that name none.
 const DEFAULT_TIER: &str = "standard";
 const MAX_TAGS: usize = 64;
-const MAX_TEXT: usize = 256;
+pub(crate) const MAX_TEXT: usize = 256;
 
 /// What a target's address is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -83,7 +83,8 @@ pub(crate) struct TargetSpec {
     pub(crate) tier: Option<String>,
     /// Free tags.
     pub(crate) tags: BTreeMap<String, String>,
-    /// Parameters that override those of the tier's probes.
+    /// Parameters that override those of the tier's probes; those of one type alone under its name, as in
+    /// `{"tcp": {"port": 443}}`.
     #[schema(value_type = Object)]
     pub(crate) params: Map<String, Value>,
     /// What is expected of it; absent: what its tier expects.

@@ -174,12 +174,14 @@ async fn known(api: &Api, id_or_address: &str) -> Result<Option<domain::Target>,
     }
 }
 
-/// Something of the target's tier measures it; whether there is such a tier, the catalog says.
+/// Something of the target's tier measures it, and takes its parameters.
 async fn check_measurable(api: &Api, target: &domain::Target) -> Result<(), Problem> {
-    match api.context.catalog.tier(&target.tier).await? {
-        Some(tier) => Types::of(api).check_target(&tier, target.kind),
-        None => Ok(()),
-    }
+    let Some(tier) = api.context.catalog.tier(&target.tier).await? else {
+        return Err(Problem::field("tier", format!("there is no tier {:?}", target.tier)));
+    };
+    let types = Types::of(api);
+    types.check_target(&tier, target.kind)?;
+    types.check_params(&tier, target)
 }
 
 /// The id of a target by which what was measured of it is found: also that of one that was removed, whose results

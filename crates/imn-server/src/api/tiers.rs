@@ -22,6 +22,7 @@ use super::{
     page::List,
     policy::{AgentSelection, ExpectedOutcome},
     problem::{FieldError, Problem},
+    target::MAX_TEXT,
     text,
 };
 use crate::clock::now_us;
@@ -67,7 +68,8 @@ pub(crate) struct TierSpec {
     #[serde(default)]
     #[schema(examples("2s"))]
     pub(crate) probe_timeout: Option<String>,
-    /// Confirmations with a fresh identifier before a target counts as lost, 0 to 10.
+    /// Of `icmp`: rounds in a row without an answer that are each confirmed under a fresh identifier before the target
+    /// counts as lost, 0 to 10; at 0 as many as the type does by itself.
     #[serde(default)]
     #[schema(maximum = 10)]
     pub(crate) probe_retries: u32,
@@ -289,6 +291,9 @@ impl TierSpec {
         }
         if self.probe_retries > MAX_RETRIES {
             errors.push(FieldError::new("probe_retries", format!("must be from 0 to {MAX_RETRIES}")));
+        }
+        if self.display_name.as_ref().is_some_and(|name| name.len() > MAX_TEXT) {
+            errors.push(FieldError::new("display_name", format!("has more than {MAX_TEXT} bytes")));
         }
         let agent_selection = self.agent_selection.into_domain("agent_selection", &mut errors);
         if !errors.is_empty() {

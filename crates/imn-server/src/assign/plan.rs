@@ -292,11 +292,8 @@ impl Plan {
 impl Measured {
     fn entry(&self, id: &TargetId, kind: &ModuleType, since_us: i64) -> Assignment {
         let probe = self.tier.probes.iter().find(|probe| probe.kind == *kind);
-        let mut params = probe.map(|probe| probe.params.clone()).unwrap_or_default();
-        if self.tier.probe_retries > 0 {
-            params.insert("retries".to_owned(), self.tier.probe_retries.into());
-        }
-        params.extend(self.params.iter().flat_map(|params| (**params).clone()));
+        let (none, own) = (Map::new(), self.params.as_deref());
+        let params = probe.map(|probe| self.tier.params(probe, own.unwrap_or(&none))).unwrap_or_default();
         Assignment {
             target: id.clone(),
             kind: kind.clone(),

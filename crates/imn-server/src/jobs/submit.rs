@@ -15,6 +15,7 @@ use super::{Desk, unavailable};
 use crate::{
     clock::now_us,
     metrics::label,
+    params::Schema,
     registry::{AgentView, Instance},
 };
 
@@ -50,7 +51,15 @@ impl Desk {
         {
             return repeated(&known, &body_hash);
         }
+        self.check_params(&submit, &kind)?;
         let agents = self.choose(&submit, &kind)?;
+        if submit.wait_for_module
+            && !shared.registry.types().contains(&kind)
+            && !shared.streams.has_room_for(&kind)
+        {
+            let message = "jobs wait for too many types that no agent has; start a module of this one first";
+            return Err(Fault::new(ErrorCode::Saturated, message).at("type").retry_after_ms(60_000));
+        }
         for agent in &agents {
             shared.streams.ensure_queue(&kind, agent).await.map_err(|error| {
                 Fault::new(ErrorCode::Unavailable, error.to_string()).retry_after_ms(1000)
@@ -84,6 +93,17 @@ impl Desk {
             Err(CatalogError::Exists { .. }) => Err(conflict(&job.id)),
             Err(error) => Err(unavailable(&error)),
         }
+    }
+
+    /// What a module would refuse is refused here, where whoever asks can still hear it.
+    fn check_params(&self, submit: &Submit, kind: &ModuleType) -> Result<(), Fault> {
+        let schema = self.shared.registry.params_schema(kind).and_then(|schema| Schema::read(&schema));
+        let wrong = schema.and_then(|schema| schema.check(&submit.params).into_iter().next());
+        wrong.map_or(Ok(()), |wrong| {
+            let field =
+                if wrong.path.is_empty() { "params".to_owned() } else { format!("params.{}", wrong.path) };
+            Err(Fault::invalid(field, wrong.message))
+        })
     }
 
     fn choose(&self, submit: &Submit, kind: &ModuleType) -> Result<Vec<AgentId>, Fault> {

@@ -79,7 +79,11 @@ pub(crate) async fn keep(context: Context, stop: Stop) {
         if context.client.events().is_connected() && context.registry.sweep(now) {
             context.assign.agents_changed();
         }
-        let due = context.registry.to_store(now);
+        let mut due = context.registry.to_store(now);
+        if due.is_empty() && !context.readiness.is_ok(Part::Catalog) {
+            // Whether it can be written to again is found by writing.
+            due = context.registry.agents(now).into_iter().map(|view| view.agent).collect();
+        }
         if !due.is_empty() {
             match context.catalog.upsert_agents(&due).await {
                 Ok(()) => context.readiness.ok(Part::Catalog),

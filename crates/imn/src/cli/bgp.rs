@@ -22,7 +22,7 @@ pub(crate) struct WatchArgs {
     #[command(flatten)]
     pub(crate) source: SourceArgs,
     /// Prefix to watch, with those within it; repeatable. Without one all updates are shown and none is judged.
-    #[arg(long = "prefix", value_name = "PREFIX")]
+    #[arg(long = "prefix", value_name = "PREFIX", value_parser = prefix)]
     pub(crate) prefixes: Vec<IpNet>,
     /// AS that may originate the prefixes; repeatable [default: what is seen while learning].
     #[arg(long = "origin", value_name = "ASN", value_parser = asn, requires = "prefixes")]
@@ -39,6 +39,10 @@ pub(crate) struct WatchArgs {
     /// Form of the output [default: table].
     #[arg(short, long, value_name = "FORMAT", value_parser = format())]
     pub(crate) output: Option<Format>,
+}
+
+fn prefix(text: &str) -> Result<IpNet, String> {
+    text.parse().map_err(|_| "write a prefix such as 192.0.2.0/24 or 2001:db8::/32".to_owned())
 }
 
 #[derive(Debug, Args)]

@@ -97,7 +97,7 @@ pub(crate) struct DnsArgs {
     #[arg(short, long, default_value = "1s", value_parser = duration)]
     pub(crate) interval: Duration,
     /// How long a query may take in all, such as `500ms` or `2s`.
-    #[arg(short, long, default_value = "2s", value_parser = duration)]
+    #[arg(short, long, default_value = "2s", value_parser = patience)]
     pub(crate) timeout: Duration,
     /// Targets begun per second at most.
     #[arg(long, value_name = "N", conflicts_with = "from")]
@@ -132,7 +132,7 @@ pub(crate) struct PacketArgs {
     #[arg(short, long, default_value = "1s", value_parser = duration)]
     pub(crate) interval: Duration,
     /// How long each answer is waited for, such as `500ms` or `2s`; may exceed the interval.
-    #[arg(short, long, default_value = "1s", value_parser = duration)]
+    #[arg(short, long, default_value = "1s", value_parser = patience)]
     pub(crate) timeout: Duration,
     /// Packets per second at most [default: 20000 beyond this host, unlimited toward loopback].
     #[arg(long, value_name = "PPS", conflicts_with = "from")]
@@ -208,9 +208,30 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     Ok(span)
 }
 
+/// Longest time that an answer is waited for.
+const PATIENCE: Duration = Duration::from_hours(1);
+
+/// Reads how long an answer is waited for.
+pub(super) fn patience(text: &str) -> Result<Duration, String> {
+    let span = duration(text)?;
+    if span < Duration::from_millis(1) || span > PATIENCE {
+        return Err("must be 1ms to 1h".to_owned());
+    }
+    Ok(span)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_is_waited_for_within_limits() {
+        assert_eq!(patience("1ms"), Ok(Duration::from_millis(1)));
+        assert_eq!(patience("1h"), Ok(PATIENCE));
+        for text in ["999us", "61m", "24h", "999999h", "5"] {
+            assert!(patience(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn durations_have_a_unit() {

@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::measure::duration;
+use super::measure::{duration, patience};
 
 #[derive(Debug, Args)]
 pub(crate) struct ProbeArgs {
@@ -37,7 +37,7 @@ pub(crate) struct IcmpProbe {
     #[arg(short, long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) count: u16,
     /// How long each answer is waited for.
-    #[arg(short, long, default_value = "1s", value_parser = duration)]
+    #[arg(short, long, default_value = "1s", value_parser = patience)]
     pub(crate) timeout: Duration,
     #[command(flatten)]
     pub(crate) run: RunArgs,
@@ -59,7 +59,7 @@ pub(crate) struct DnsProbe {
     #[arg(long, value_name = "HOW", value_parser = ["udp", "tcp", "dot", "doh"])]
     pub(crate) transport: Option<String>,
     /// How long an answer is waited for.
-    #[arg(short, long, default_value = "2s", value_parser = duration)]
+    #[arg(short, long, default_value = "2s", value_parser = patience)]
     pub(crate) timeout: Duration,
     #[command(flatten)]
     pub(crate) run: RunArgs,
@@ -74,7 +74,7 @@ pub(crate) struct HttpProbe {
     #[arg(short = 'X', long, default_value = "GET")]
     pub(crate) method: String,
     /// How long a request may take, from the name to the last byte.
-    #[arg(short, long, default_value = "10s", value_parser = duration)]
+    #[arg(short, long, default_value = "10s", value_parser = patience)]
     pub(crate) timeout: Duration,
     #[command(flatten)]
     pub(crate) run: RunArgs,
@@ -95,7 +95,7 @@ pub(crate) struct MtrProbe {
     #[arg(long, value_name = "HOPS", default_value_t = 30, value_parser = clap::value_parser!(u8).range(1..=64))]
     pub(crate) max_hops: u8,
     /// How long each answer is waited for.
-    #[arg(short, long, default_value = "1s", value_parser = duration)]
+    #[arg(short, long, default_value = "1s", value_parser = patience)]
     pub(crate) timeout: Duration,
     #[command(flatten)]
     pub(crate) run: RunArgs,

@@ -10,7 +10,7 @@ use std::{
 use clap::{Args, Subcommand, ValueEnum};
 use imn_probe::stamp::PORT;
 
-use super::measure::{MeasureArgs, duration};
+use super::measure::{MeasureArgs, duration, patience};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum StampVerb {
@@ -32,7 +32,7 @@ pub(crate) struct StampSendArgs {
     #[arg(short, long, default_value = "100ms", value_parser = duration)]
     pub(crate) interval: Duration,
     /// How long each answer is waited for, such as `500ms` or `2s`; may exceed the interval.
-    #[arg(short, long, default_value = "1s", value_parser = duration)]
+    #[arg(short, long, default_value = "1s", value_parser = patience)]
     pub(crate) timeout: Duration,
     /// Bytes of UDP payload [default: 44, or 112 with a key].
     #[arg(short, long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(44..=65_507))]

@@ -4,7 +4,7 @@ use std::{net::IpAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use clap::Args;
 
-use super::measure::{MeasureArgs, duration};
+use super::measure::{MeasureArgs, duration, patience};
 
 /// Whom to believe.
 #[derive(Debug, Args)]
@@ -31,7 +31,7 @@ pub(crate) struct HttpArgs {
     #[arg(short, long, default_value = "1s", value_parser = duration)]
     pub(crate) interval: Duration,
     /// How long a request may take, from the name to the last byte.
-    #[arg(short, long, default_value = "10s", value_parser = duration)]
+    #[arg(short, long, default_value = "10s", value_parser = patience)]
     pub(crate) timeout: Duration,
     /// URLs begun per second at most.
     #[arg(long, value_name = "N", conflicts_with = "from")]

@@ -84,6 +84,7 @@ async fn submit(client: &Client, body: Value, deadline: Duration, common: &Commo
     let good = tasks.iter().filter(|task| task["state"] == "succeeded").count();
     Ok(match good {
         _ if timed_out => Code::Partial,
+        0 if tasks.iter().all(|task| task["state"] == "rejected") => Code::Usage,
         0 => Code::Measurement,
         good if good < tasks.len() => Code::Partial,
         _ => Code::Ok,

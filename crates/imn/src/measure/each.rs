@@ -29,8 +29,8 @@ pub(super) async fn run(work: &Work, ask: &Ask, mut report: Report) -> Result<Co
     let mut signals = Signals::listen()?;
     let worker = Worker::new(ask.kind.as_str()).map_err(|fault| failed(&fault, ask.flag))?;
     worker.configure(&ask.config).map_err(|fault| failed(&fault, ask.flag))?;
-    for target in &work.targets {
-        worker.check(target, &ask.params).map_err(|fault| failed(&fault, ask.flag))?;
+    for (number, target) in work.targets.iter().enumerate() {
+        worker.check(target, &ask.params).map_err(|fault| work.refused(number, &fault))?;
     }
     let started = Instant::now();
     let (tell, mut signs) = mpsc::channel(SIGNS);
@@ -47,7 +47,12 @@ pub(super) async fn run(work: &Work, ask: &Ask, mut report: Report) -> Result<Co
     loop {
         let (number, found, elapsed) = tokio::select! {
             biased;
-            _ = signals.next() => return interrupted(work, report),
+            _ = signals.next() => {
+                while let Ok((number, sign)) = signs.try_recv() {
+                    report.view.sign(number, &sign);
+                }
+                return interrupted(work, report);
+            }
             Some((number, sign)) = signs.recv() => {
                 report.view.sign(number, &sign);
                 continue;

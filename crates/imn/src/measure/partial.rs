@@ -14,6 +14,15 @@ pub(super) struct Partial {
     packets: Vec<Settled>,
     duplicates: u32,
     late: u32,
+    /// Answers that arrived after that to a packet sent later (RFC 4737).
+    reordered: u32,
+    /// One more than the latest packet that was answered.
+    expected: usize,
+    /// When the first packet was sent.
+    time: Option<String>,
+    /// Of the latest packet that was answered.
+    ttl: Option<u8>,
+    source: Option<TimestampSource>,
     error: Option<String>,
 }
 
@@ -43,11 +52,32 @@ impl Partial {
             ("late", _) => return self.late += 1,
             _ => return,
         };
+        let text = |name: &str| detail.get(name).and_then(Value::as_str);
+        // All are written alike, so that the earlier is the lesser.
+        if let Some(time) = text("time").filter(|time| self.time.as_deref().is_none_or(|first| *time < first))
+        {
+            self.time = Some(time.to_owned());
+        }
+        if let Settled::Received(_) = settled {
+            if at < self.expected {
+                self.reordered += 1;
+            } else {
+                self.expected = at + 1;
+                self.ttl = detail.get("ttl").and_then(Value::as_u64).and_then(|ttl| u8::try_from(ttl).ok());
+            }
+            self.source = detail.get("timestamp_source").map_or(self.source, |source| {
+                let source = serde_json::from_value(source.clone()).unwrap_or(TimestampSource::User);
+                match self.source {
+                    Some(before) if before != source => Some(TimestampSource::Mixed),
+                    _ => Some(source),
+                }
+            });
+        }
         if self.packets.len() <= at {
             self.packets.resize(at + 1, Settled::Open);
         }
         self.packets[at] = settled;
-        if let Some(error) = detail.get("error").and_then(Value::as_str) {
+        if let Some(error) = text("error") {
             self.error = Some(error.to_owned());
         }
     }
@@ -90,6 +120,10 @@ impl Partial {
             jitter_ms: jitter,
             duplicates: self.duplicates,
             late: self.late,
+            reordered: self.reordered,
+            ttl: self.ttl,
+            timestamp_source: self.source.unwrap_or(TimestampSource::User),
+            time: self.time.clone(),
             rtts_ms: delays().map(|rtt| rtt.map(|ns| ms(ns as f64))).collect(),
             // What the host adds is told with the outcome only; it is no more than the least round trip.
             error_us: stats.min().map_or(0.0, |ns| ns as f64 / 1e3),
@@ -147,9 +181,11 @@ mod tests {
     fn packets_add_up_to_an_outcome() {
         let mut partial = Partial::default();
         for detail in [
-            json!({"n": 1, "status": "received", "rtt_ms": 1.0}),
-            json!({"n": 3, "status": "lost"}),
-            json!({"n": 2, "status": "received", "rtt_ms": 3.0}),
+            json!({"n": 2, "status": "received", "rtt_ms": 3.0, "ttl": 63, "time": "2026-01-01T00:00:01.000000Z",
+                "timestamp_source": "kernel"}),
+            json!({"n": 3, "status": "lost", "time": "2026-01-01T00:00:02.000000Z"}),
+            json!({"n": 1, "status": "received", "rtt_ms": 1.0, "ttl": 64, "time": "2026-01-01T00:00:00.000000Z",
+                "timestamp_source": "kernel"}),
             json!({"n": 2, "status": "duplicate"}),
             json!({"n": 5, "status": "not_sent", "error": "no route"}),
             json!({"n": 0, "status": "lost"}),
@@ -163,6 +199,9 @@ mod tests {
         assert_eq!(outcome.rtts_ms, [Some(1.0), Some(3.0), None, None]);
         assert_eq!((outcome.rtt_ms.p50, outcome.rtt_ms.p95), (Some(3.0), None));
         assert_eq!((outcome.jitter_ms, outcome.pdv_ms), (Some(2.0), Some(1.0)));
+        assert_eq!((outcome.reordered, outcome.ttl), (1, Some(63)), "the answer to 1 came after that to 2");
+        assert_eq!(outcome.time.as_deref(), Some("2026-01-01T00:00:00.000000Z"));
+        assert_eq!(outcome.timestamp_source, TimestampSource::Kernel);
         assert_eq!(outcome.error.as_deref(), Some("no route"));
         assert_eq!(outcome.address.as_deref(), Some("192.0.2.1"));
     }

@@ -202,10 +202,17 @@ impl Spec {
         if resolver.transport.is_some_and(|named| named != transport) {
             return Err(Fault::invalid("params.transport", "the resolver's URL says another one"));
         }
-        let port = match within("port", params.port, 1, 65_535)? {
-            Some(port) => port as u16,
-            // A target of the kind resolver always has a port, 53 if none was given: nobody speaks TLS there.
-            None => resolver.port.filter(|port| *port != 53).unwrap_or(transport.port()),
+        // A target of the kind resolver always has a port, 53 if none was given: nobody speaks TLS there.
+        let told = resolver.port.filter(|port| *port != 53);
+        let port = match (within("port", params.port, 1, 65_535)?.map(|port| port as u16), told) {
+            (Some(port), Some(told)) if port != told => {
+                return Err(Fault::invalid(
+                    "params.port",
+                    format!("the resolver says {told}; leave one of them out"),
+                ));
+            }
+            (Some(port), _) | (None, Some(port)) => port,
+            (None, None) => transport.port(),
         };
         let edns = params.edns.unwrap_or(true);
         if !edns && (params.dnssec || params.udp_size.is_some() || params.nsid == Some(true)) {

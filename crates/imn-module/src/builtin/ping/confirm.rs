@@ -11,8 +11,7 @@ use serde_json::json;
 
 /// Identifiers that an engine has besides the usual one.
 const FRESH: u8 = 15;
-/// Rounds in a row without an answer that are each confirmed; later ones only now and then.
-const EACH: u32 = 3;
+/// Of the rounds in a row without an answer beyond those that are each confirmed, one in so many is.
 const NOW_AND_THEN: u32 = 8;
 /// Marks the keys of confirmations; those of rounds are far below.
 const MARK: u64 = 1 << 63;
@@ -45,10 +44,14 @@ struct Open {
 }
 
 impl Confirm {
-    /// Key and flow of a confirmation to send with a round, if there is to be one.
-    pub(super) fn begin(&mut self, key: u64, target: IpAddr) -> Option<(u64, u8)> {
+    /// Key and flow of a confirmation to send with a round, if there is to be one: of `each` silent rounds in a row, and
+    /// then now and then.
+    pub(super) fn begin(&mut self, key: u64, target: IpAddr, each: u8) -> Option<(u64, u8)> {
         let silent = self.silent.get_mut(&target)?;
-        let wanted = silent.elsewhere || silent.rounds <= EACH || silent.rounds.is_multiple_of(NOW_AND_THEN);
+        let wanted = each > 0
+            && (silent.elsewhere
+                || silent.rounds <= u32::from(each)
+                || silent.rounds.is_multiple_of(NOW_AND_THEN));
         wanted.then(|| {
             silent.flow = silent.flow % FRESH + 1;
             self.open.insert(key, Open { target, answered: None, round: None });
@@ -136,25 +139,25 @@ mod tests {
     #[test]
     fn a_fresh_identifier_tells_a_bad_path_from_an_outage() {
         let mut confirm = Confirm::default();
-        assert_eq!(confirm.begin(1, TARGET), None, "nothing is wrong yet");
+        assert_eq!(confirm.begin(1, TARGET, 3), None, "nothing is wrong yet");
         assert!(silent(&mut confirm, 1).is_some(), "told at once: it has no confirmation");
         // Answered elsewhere, in either order of arrival.
-        let (key, flow) = confirm.begin(2, TARGET).unwrap();
+        let (key, flow) = confirm.begin(2, TARGET, 3).unwrap();
         assert!(Confirm::is_confirmation(key) && flow != 0);
         assert_eq!(silent(&mut confirm, 2), None, "it waits");
         let (key, round) = confirm.confirmed(key, true).unwrap();
         assert!(key == 2 && round.success && round.received == 0, "the loss stays what it is");
-        let (key, next) = confirm.begin(3, TARGET).unwrap();
+        let (key, next) = confirm.begin(3, TARGET, 3).unwrap();
         assert_ne!(next, flow, "each is fresh");
         assert_eq!(confirm.confirmed(key, false), None);
         let round = silent(&mut confirm, 3).unwrap();
         assert!(!round.success && round.outcome.unwrap().contains("\"confirm_received\":0"));
         // An answer ends it.
-        let (key, _) = confirm.begin(4, TARGET).unwrap();
+        let (key, _) = confirm.begin(4, TARGET, 3).unwrap();
         let answered = Round { sent: 1, received: 1, success: true, ..Round::default() };
         assert_eq!(confirm.ended(4, TARGET, false, answered.clone()), Some(answered));
         assert_eq!(confirm.confirmed(key, true), None);
-        assert_eq!(confirm.begin(5, TARGET), None);
+        assert_eq!(confirm.begin(5, TARGET, 3), None);
         assert!(confirm.open.is_empty() && confirm.silent.is_empty());
     }
 
@@ -164,7 +167,7 @@ mod tests {
         silent(&mut confirm, 0);
         let mut asked = 0;
         for key in 1..=80 {
-            if let Some((confirmation, _)) = confirm.begin(key, TARGET) {
+            if let Some((confirmation, _)) = confirm.begin(key, TARGET, 3) {
                 asked += 1;
                 confirm.confirmed(confirmation, false);
             }

@@ -4,7 +4,7 @@ use std::{num::NonZeroU32, time::Duration};
 
 use clap::{Args, ValueEnum};
 
-use super::{MeasureArgs, duration};
+use super::{MeasureArgs, duration, patience};
 
 #[derive(Debug, Args)]
 pub(crate) struct TraceArgs {
@@ -23,7 +23,7 @@ pub(crate) struct TraceArgs {
     #[arg(short, long, default_value = "1s", value_parser = duration)]
     pub(crate) interval: Duration,
     /// How long each answer is waited for, such as `500ms` or `2s`.
-    #[arg(short, long, default_value = "1s", value_parser = duration)]
+    #[arg(short, long, default_value = "1s", value_parser = patience)]
     pub(crate) timeout: Duration,
     /// Once the target has answered, what is still missing is waited for so long, or three times the longest round
     /// trip; as long as --timeout to wait for everything.
