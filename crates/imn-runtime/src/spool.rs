@@ -7,6 +7,7 @@
 //! progress mark has passed its rounds: what is still there at the next start tells exactly which rounds were made.
 
 mod disk;
+mod error;
 mod ship;
 
 use std::{
@@ -18,11 +19,12 @@ use std::{
 
 use bytes::Bytes;
 use imn_contract::{
-    AgentId, DecodeError, InstanceId, ModuleType, TargetId,
+    AgentId, InstanceId, ModuleType, TargetId,
     latest::{Batch, Gap, Round, SpoolState},
     partition,
 };
 
+pub use error::Error;
 pub use ship::Shipper;
 
 use crate::clock::now_us;
@@ -60,49 +62,6 @@ pub struct Config {
 impl Config {
     /// The default size limit: 2 GiB, about two days of 4,000 rounds a second.
     pub const MAX_BYTES: u64 = 2 * 1024 * 1024 * 1024;
-}
-
-/// Why a spool operation failed.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The directory cannot be used.
-    #[error("open spool {}: {message}", dir.display())]
-    Open {
-        /// The directory.
-        dir: PathBuf,
-        /// What is wrong.
-        message: String,
-    },
-    /// Another process has it open.
-    #[error("open spool {}: another process has it open", dir.display())]
-    InUse {
-        /// The directory.
-        dir: PathBuf,
-    },
-    /// Reading or writing failed; what was to be written is not in the spool.
-    #[error("spool {operation}: {message}")]
-    Disk {
-        /// What was tried.
-        operation: &'static str,
-        /// What is wrong.
-        message: String,
-    },
-    /// What is on disk contradicts itself. At the next opening it is set aside.
-    #[error("spool {operation}: damaged: {message}")]
-    Damaged {
-        /// What was tried.
-        operation: &'static str,
-        /// What is wrong.
-        message: String,
-    },
-    /// A batch could not be encoded or decoded.
-    #[error("spool {operation}: {source}")]
-    Codec {
-        /// What was tried.
-        operation: &'static str,
-        /// What is wrong.
-        source: DecodeError,
-    },
 }
 
 /// What an earlier process left behind.
