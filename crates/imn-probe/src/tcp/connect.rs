@@ -91,7 +91,8 @@ pub(crate) fn conclude(socket: &Socket, elapsed: Duration, errors: &mut RecvBatc
             }
             return match socket.peer_addr() {
                 Ok(_) => Some(Fate::Received { rtt: elapsed, ttl: None, source: TsSource::User }),
-                Err(_) => None,
+                // An ICMP error that comes while a call holds the socket is left in the queue, and nowhere else.
+                Err(_) => said_by(socket, errors),
             };
         }
         Ok(Some(error)) | Err(error) => error,
