@@ -103,6 +103,8 @@ type Lookup = dyn Fn(&ModuleType, &InstanceId) -> Option<String> + Send + Sync;
 #[derive(Clone)]
 pub struct ModuleCredentials {
     lookup: Arc<Lookup>,
+    /// Where those are kept that the server has vouched for.
+    keep: Option<PathBuf>,
     place: String,
     required: bool,
 }
@@ -110,24 +112,31 @@ pub struct ModuleCredentials {
 impl ModuleCredentials {
     /// Modules connect without credentials.
     pub fn none() -> Self {
-        Self { lookup: Arc::new(|_, _| None), place: String::new(), required: false }
+        Self { lookup: Arc::new(|_, _| None), keep: None, place: String::new(), required: false }
     }
 
-    /// The file `{instance}.creds` in a directory, read at each start of the instance.
+    /// The file `{instance}.creds` in a directory, read at each start of the instance. For one that is not there the agent
+    /// makes a key, asks the server to vouch for it, and writes the file.
     pub fn directory(directory: impl Into<PathBuf>) -> Self {
         let directory = directory.into();
         let place = format!("; {{instance}}.creds is looked for in {}", directory.display());
+        let keep = Some(directory.clone());
         let lookup = move |_: &ModuleType, instance: &InstanceId| {
             std::fs::read_to_string(directory.join(format!("{instance}.creds"))).ok()
         };
-        Self { lookup: Arc::new(lookup), place, required: true }
+        Self { lookup: Arc::new(lookup), keep, place, required: true }
     }
 
     /// Asks a function for the text of the credentials file, at each start of an instance.
     pub fn from_fn(
         lookup: impl Fn(&ModuleType, &InstanceId) -> Option<String> + Send + Sync + 'static,
     ) -> Self {
-        Self { lookup: Arc::new(lookup), place: String::new(), required: true }
+        Self { lookup: Arc::new(lookup), keep: None, place: String::new(), required: true }
+    }
+
+    /// Where credentials of an instance that has none are to be kept.
+    pub(crate) fn file(&self, instance: &InstanceId) -> Option<PathBuf> {
+        self.keep.as_ref().map(|directory| directory.join(format!("{instance}.creds")))
     }
 
     /// Whether a module cannot connect without.

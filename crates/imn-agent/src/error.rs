@@ -47,6 +47,14 @@ pub enum Error {
         /// Where they are looked for.
         hint: String,
     },
+    /// The server was asked to vouch for a module's key, and has not done so.
+    #[error("start {instance}: it has no credentials yet: {message}")]
+    NotVouched {
+        /// The instance.
+        instance: String,
+        /// Why not.
+        message: String,
+    },
     /// A module's credentials are no credentials.
     #[error("start {instance}: its credentials are unreadable: {message}")]
     UnfitCredentials {

@@ -11,6 +11,7 @@
 mod agent;
 mod assignment;
 mod config;
+pub mod conformance;
 mod error;
 mod heartbeat;
 mod http;

@@ -6,6 +6,7 @@ mod keeper;
 mod launch;
 mod orphan;
 mod record;
+mod vouch;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,7 +15,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use imn_contract::{AgentId, InstanceId, ModuleType};
@@ -31,13 +32,16 @@ use keeper::{Keeper, Order};
 use orphan::{Claim, Orphans};
 use record::{Record, Records};
 
-/// How often the modules directory is looked at.
-const RESCAN: Duration = Duration::from_secs(2);
+/// How often the modules directory is looked at: a handful of system calls.
+const RESCAN: Duration = Duration::from_millis(250);
+/// How often the logs of modules are kept within bounds.
+const BOUND_LOGS: Duration = Duration::from_secs(10);
 
 /// What the reconciler and the keepers of all instances share.
 #[derive(Debug)]
 pub(crate) struct Supervisor {
     config: Config,
+    client: Client,
     roster: Arc<Roster>,
     records: Records,
     orphans: Orphans,
@@ -65,7 +69,8 @@ impl Supervisor {
         }
         let supervisor = Self {
             records: Records::open(&config.state_dir)?,
-            orphans: Orphans::new(nats, config.id.clone()),
+            orphans: Orphans::new(nats.clone(), config.id.clone()),
+            client: nats,
             config: config.clone(),
             roster,
             partitions: AtomicU32::new(1),
@@ -87,12 +92,19 @@ impl Supervisor {
         let mut keepers: BTreeMap<InstanceId, watch::Sender<Order>> = BTreeMap::new();
         let mut tasks = Tasks::new();
         let orphans_stop = imn_runtime::task::Shutdown::new();
+        let mut bounded = Instant::now();
         loop {
             self.reconcile(&mut keepers, &mut tasks, &orphans_stop.stop());
             tokio::select! {
                 _ = ending.wait_for(Option::is_some) => break,
                 () = self.poke.notified() => {}
-                () = tokio::time::sleep(RESCAN) => self.rescan(),
+                () = tokio::time::sleep(RESCAN) => {
+                    self.rescan();
+                    if bounded.elapsed() >= BOUND_LOGS {
+                        bounded = Instant::now();
+                        self.bound_logs();
+                    }
+                }
             }
         }
         let order = match *ending.borrow() {
@@ -160,7 +172,9 @@ impl Supervisor {
             tracing::error!(problem, "module cannot be used");
         }
         *catalog = found;
-        drop(catalog);
+    }
+
+    fn bound_logs(&self) {
         for instance in self.records.all().iter().map(|record| &record.instance) {
             launch::bound_log(&self.log_path(instance));
         }

@@ -9,7 +9,7 @@ use crate::{
         BgpOutcome, ControlReply, DnsOutcome, EchoOutcome, Health, Heartbeat, HostOutcome, HttpOutcome,
         JobRequest, JobResult, JobView, LogLine, ModuleConfig, ModuleControl, PingOutcome, Progress,
         SimpleError, SimpleReply, SimpleRequest, StampOutcome, Submit, SubmitReply, Task, TaskReply,
-        TraceOutcome, Watermark, WatermarkRequest,
+        TraceOutcome, Vouch, VouchReply, Watermark, WatermarkRequest,
     },
 };
 
@@ -51,6 +51,8 @@ pub fn schemas() -> Vec<SchemaFile> {
         SimpleRequest,
         SimpleReply,
         SimpleError,
+        Vouch,
+        VouchReply,
         AssignmentMeta,
         AssignmentShard,
         AssignmentFile,

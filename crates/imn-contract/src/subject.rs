@@ -22,6 +22,8 @@ pub const ANNOUNCE: &str = "mmn.modules.announce";
 pub const HEALTH_ALL: &str = "mmn.modules.health.*";
 /// Heartbeats of all agents.
 pub const HEARTBEAT_ALL: &str = "mmn.agents.hb.*";
+/// Requests of all agents to vouch for keys.
+pub const VOUCH_ALL: &str = "mmn.agents.vouch.*";
 /// Sealed batches of all partitions, agents and kinds.
 pub const INGEST_ALL: &str = "mmn.ingest.rows.>";
 /// Watermarks of all agents.
@@ -136,6 +138,11 @@ pub fn simple_heartbeat(agent: &AgentId) -> String {
 /// Control of one agent.
 pub fn agent_control(agent: &AgentId) -> String {
     format!("mmn.agents.ctl.{agent}")
+}
+
+/// An agent's request that the server vouch for the key of one of its module instances.
+pub fn vouch(agent: &AgentId) -> String {
+    format!("mmn.agents.vouch.{agent}")
 }
 
 /// A sealed batch of rounds.

@@ -9,7 +9,7 @@ mod outcome;
 
 pub use agent::{
     AgentControl, AgentOp, AgentStatus, AssignmentMark, ClockState, Heartbeat, ModuleSummary, SimpleError,
-    SimpleReply, SimpleRequest, SpoolState,
+    SimpleReply, SimpleRequest, SpoolState, Vouch, VouchReply,
 };
 pub use assignment::{Assignment, AssignmentFile, AssignmentMeta, AssignmentShard};
 pub use ingest::{Batch, BatchColumns, Gap, Round, TimestampSource, Watermark, WatermarkRequest};
@@ -61,6 +61,8 @@ message! {
     SimpleRequest => "simple-request",
     SimpleReply => "simple-reply",
     SimpleError => "simple-error",
+    Vouch => "vouch",
+    VouchReply => "vouch-reply",
     AssignmentMeta => "assignment-meta",
     AssignmentShard => "assignment-shard",
     AssignmentFile => "assignment-file",

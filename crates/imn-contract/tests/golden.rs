@@ -47,6 +47,8 @@ fn every_sample_is_read_and_written_unchanged() {
         SimpleRequest,
         SimpleReply,
         SimpleError,
+        Vouch,
+        VouchReply,
         AssignmentMeta,
         AssignmentShard,
         AssignmentFile,

@@ -12,6 +12,8 @@ use imn_contract::{
 };
 use imn_runtime::task::{Shutdown, Stop};
 
+use crate::circuit::Circuits;
+
 /// Finished attempts remembered, so that a task delivered again is answered by its report, not by new work.
 const REMEMBERED: usize = 1024;
 /// Finished attempts that no stream has acknowledged yet; beyond this no new task is taken.
@@ -55,6 +57,7 @@ pub(crate) struct Snapshot {
     pub errors: u64,
     pub busy: Duration,
     pub unreported: usize,
+    pub circuits_open: u32,
 }
 
 struct Running {
@@ -75,6 +78,7 @@ struct State {
     done: u64,
     errors: u64,
     busy: Duration,
+    circuits: Circuits,
 }
 
 /// The desk; shared by the loop that reads messages and the jobs in work.
@@ -97,6 +101,7 @@ impl Desk {
                 done: 0,
                 errors: 0,
                 busy: Duration::ZERO,
+                circuits: Circuits::default(),
             }),
         }
     }
@@ -134,6 +139,9 @@ impl Desk {
             let wait = state.ewma_ms.clamp(50.0, 5000.0) as u64;
             return Offer::Refused(Fault::new(ErrorCode::Saturated, text).retry_after_ms(wait));
         }
+        if let Err(fault) = state.circuits.admit(&task.target, Instant::now()) {
+            return Offer::Refused(fault);
+        }
         let cancel = Shutdown::new();
         let stop = cancel.stop();
         let token = task.attempt_token.clone();
@@ -150,6 +158,8 @@ impl Desk {
             let ms = took.as_secs_f64() * 1e3;
             state.ewma_ms = if state.done == 0 { ms } else { state.ewma_ms + EWMA * (ms - state.ewma_ms) };
             state.busy += took;
+            let Attempt { target, error, .. } = &report.attempt;
+            state.circuits.ended(target, error.as_ref(), took, Instant::now());
         }
         state.done += 1;
         state.errors += u64::from(report.attempt.error.is_some());
@@ -219,6 +229,7 @@ impl Desk {
             errors: state.errors,
             busy: state.busy,
             unreported: state.unreported.len(),
+            circuits_open: state.circuits.open(),
         }
     }
 }

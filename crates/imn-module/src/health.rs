@@ -56,7 +56,7 @@ impl Pulse {
             ewma_ms: desk.ewma_ms,
             done: desk.done,
             errors: desk.errors,
-            circuits_open: 0,
+            circuits_open: desk.circuits_open,
             rounds_due: rounds.due,
             rounds_done: rounds.done,
             late_p99_us: rounds.late_p99_us,

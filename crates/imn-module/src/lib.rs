@@ -12,6 +12,7 @@
 mod announce;
 mod bgp;
 mod builtin;
+mod circuit;
 mod config;
 mod context;
 mod convert;

@@ -122,6 +122,12 @@ impl Authority {
         claims(&credentials.jwt).is_some_and(|claims| claims["iss"] == self.account.public_key())
     }
 
+    /// Whether credentials are of this network and say what the role may do now.
+    pub fn is_current(&self, credentials: &Credentials, role: &Role) -> bool {
+        self.has_issued(credentials)
+            && claims(&credentials.jwt).is_some_and(|claims| jwt::permits(&claims, &role.permissions()))
+    }
+
     /// Signs a user's JWT for a public key whose seed its owner keeps: enrollment and renewal.
     ///
     /// # Errors
@@ -133,6 +139,45 @@ impl Authority {
         }
         let expires = lifetime.map(|lifetime| now_s() + lifetime.as_secs().max(1));
         jwt::user(&self.account, user, &role.to_string(), &role.permissions(), expires)
+    }
+}
+
+/// A fresh key of a user whose JWT is still to come.
+pub struct Applicant {
+    user: KeyPair,
+}
+
+impl std::fmt::Debug for Applicant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Applicant").field("user", &self.user.public_key()).finish()
+    }
+}
+
+impl Default for Applicant {
+    fn default() -> Self {
+        Self { user: KeyPair::new_user() }
+    }
+}
+
+impl Applicant {
+    /// What an authority is to vouch for.
+    pub fn public_key(&self) -> String {
+        self.user.public_key()
+    }
+
+    /// Takes the JWT.
+    ///
+    /// # Errors
+    /// [`Error::Key`] when it is none, or one of another key.
+    pub fn accept(self, jwt: &str) -> Result<Credentials, Error> {
+        const OPERATION: &str = "take the JWT of";
+        let name = self.public_key();
+        let vouched = claims(jwt).ok_or_else(|| Error::unfit(OPERATION, &name, "it is unreadable"))?;
+        if vouched["sub"] != name {
+            return Err(Error::unfit(OPERATION, name, "it is of another key"));
+        }
+        let seed = self.user.seed().map_err(Error::key("write the seed of", &name))?;
+        Ok(Credentials { inbox_prefix: inbox_prefix(&vouched), user: self.user, jwt: jwt.to_owned(), seed })
     }
 }
 
@@ -174,14 +219,7 @@ impl Credentials {
             return Err(unfit("the seed is not that of a user"));
         }
         let claims = claims(&jwt).ok_or_else(|| unfit("the JWT is unreadable"))?;
-        let inbox_prefix = claims["nats"]["sub"]["allow"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .find_map(|subject| subject.as_str()?.strip_suffix(".>").filter(|s| s.starts_with("_INBOX")))
-            .unwrap_or("_INBOX")
-            .to_owned();
-        Ok(Self { user, seed, jwt, inbox_prefix })
+        Ok(Self { inbox_prefix: inbox_prefix(&claims), user, seed, jwt })
     }
 
     /// The text of a credentials file, as any NATS client reads it.
@@ -220,6 +258,16 @@ impl Credentials {
         let signature = self.user.sign(bytes).map_err(Error::key("sign with", self.user.public_key()))?;
         Ok(BASE64URL_NOPAD.encode(&signature))
     }
+}
+
+/// The prefix of the inboxes that a user may read.
+fn inbox_prefix(claims: &serde_json::Value) -> String {
+    let allowed = claims["nats"]["sub"]["allow"].as_array().into_iter().flatten();
+    allowed
+        .filter_map(|subject| subject.as_str()?.strip_suffix(".>"))
+        .find(|subject| subject.starts_with("_INBOX"))
+        .unwrap_or("_INBOX")
+        .to_owned()
 }
 
 /// Whether `signature` is that of `public_key` over `bytes`.

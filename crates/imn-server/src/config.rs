@@ -1,9 +1,10 @@
 //! What a server is told when it starts.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use imn_contract::{AgentId, ModuleType};
 use imn_domain::ScrapeModules;
+use imn_runtime::credential::Authority;
 
 /// How a server is run.
 #[derive(Clone, Debug)]
@@ -24,6 +25,8 @@ pub struct Config {
     pub keep_jobs: Duration,
     /// What `/probe` measures.
     pub scrape: ScrapeModules,
+    /// Whose keys vouch for those of modules; absent: nobody's are vouched for.
+    pub authority: Option<Arc<Authority>>,
     /// The agent that measures for `/probe` unless the request names one; absent: `local` if there is such, else any.
     pub scrape_agent: Option<AgentId>,
 }
@@ -76,6 +79,7 @@ impl Config {
             seed_targets: Vec::new(),
             keep_jobs: Duration::from_hours(7 * 24),
             scrape: ScrapeModules::default(),
+            authority: None,
             scrape_agent: None,
         }
     }

@@ -1,6 +1,7 @@
 //! Agents and module instances, by what they say of themselves.
 
 mod listen;
+mod vouch;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,6 +16,7 @@ use imn_domain::{Agent, Liveness};
 use serde_json::Value;
 
 pub(crate) use listen::{keep, listen, queues};
+pub(crate) use vouch::vouch;
 
 /// Silence after which an instance is degraded, in microseconds.
 const DEGRADED_AFTER_US: i64 = 15_000_000;
@@ -135,6 +137,13 @@ impl Registry {
         state.instances.values().filter(|i| i.agent == *agent).map(|i| aged(i, now_us)).collect()
     }
 
+    /// The agent that an instance belongs to, as far as anything was heard of it lately.
+    pub(crate) fn holder(&self, instance: &InstanceId, now_us: i64) -> Option<AgentId> {
+        let state = self.read();
+        let known = state.instances.get(instance)?;
+        (aged(known, now_us).state != ModuleState::Lost).then(|| known.agent.clone())
+    }
+
     /// The types that any agent has, or had when it was last heard of.
     pub(crate) fn types(&self) -> BTreeSet<ModuleType> {
         let state = self.read();
@@ -191,6 +200,17 @@ impl Registry {
             .collect();
         for instance in instances {
             admit(&mut state, instance);
+        }
+        // What the agent has told of and tells no more is gone.
+        let gone = state.agents.get(&heartbeat.agent).and_then(|entry| entry.agent.heartbeat.as_ref());
+        let gone: Vec<InstanceId> = gone
+            .iter()
+            .flat_map(|before| &before.modules)
+            .filter(|module| heartbeat.modules.iter().all(|now| now.instance != module.instance))
+            .map(|module| module.instance.clone())
+            .collect();
+        for instance in gone {
+            state.instances.remove(&instance);
         }
         let entry = state.agents.entry(heartbeat.agent.clone()).or_insert_with(|| Entry {
             agent: blank(&heartbeat.agent, now_us),
@@ -420,8 +440,11 @@ mod tests {
         registry.announce(word("bye"), 2);
         let left: Vec<ModuleState> = registry.instances(3).iter().map(|i| i.state).collect();
         assert_eq!(left, [ModuleState::Draining]);
+        // Its agent supervises it no more.
         registry.heartbeat(beat(""), 4);
-        registry.announce(word("bye"), 5);
-        assert!(registry.instances(6).is_empty());
+        assert!(registry.instances(5).is_empty());
+        registry.announce(word("ready"), 6);
+        registry.announce(word("bye"), 7);
+        assert!(registry.instances(8).is_empty());
     }
 }

@@ -134,6 +134,9 @@ impl Server {
         tasks.spawn("streams", watch_streams(context.clone(), streams.clone(), stop()));
         tasks.spawn("registry", registry::listen(context.clone(), streams.clone(), stop()));
         tasks.spawn("registry-keep", registry::keep(context.clone(), stop()));
+        if let Some(authority) = config.authority.clone() {
+            tasks.spawn("vouch", registry::vouch(context.clone(), authority, stop()));
+        }
         tasks.spawn("assign", publisher.run(stop()));
         for partition in 0..config.partitions {
             let name = format!("ingest-{partition}");

@@ -17,8 +17,8 @@ use crate::exit::Exit;
 
 pub(crate) use bgp::{BgpVerb, WatchArgs};
 pub(crate) use manage::{
-    AgentVerb, Common, ConfigVerb, ConnectArgs, DocsVerb, JobVerb, ModuleVerb, ResultsVerb, TargetFields,
-    TargetVerb, TierFields, TierVerb, Watched,
+    AgentVerb, CheckArgs, Common, ConfigVerb, ConnectArgs, DocsVerb, JobVerb, ModuleVerb, ResultsVerb,
+    TargetFields, TargetVerb, TierFields, TierVerb, Watched,
 };
 pub(crate) use measure::{
     AnyArgs, DnsArgs, MeasureArgs, PacketArgs, PingArgs, TcpArgs, TraceArgs, Transport,
@@ -146,6 +146,9 @@ pub(crate) struct ServerArgs {
     /// File with an admin API key that is to be valid; the way in on a new catalog.
     #[arg(long, value_name = "FILE")]
     pub(crate) api_key_file: Option<PathBuf>,
+    /// Directory of the network's keys: with it the server vouches for the keys of its agents' modules.
+    #[arg(long, env = "IMN_KEYS_DIR", value_name = "DIR")]
+    pub(crate) keys_dir: Option<PathBuf>,
     /// Agent that measures for `/probe` unless a request names one [default: local if there is such, else any].
     #[arg(long, env = "IMN_PROBE_AGENT", value_name = "ID")]
     pub(crate) probe_agent: Option<AgentId>,
@@ -184,7 +187,8 @@ pub(crate) struct AgentArgs {
     /// Directory of module executables [default: modules.d in the state directory].
     #[arg(long, value_name = "DIR")]
     pub(crate) modules_dir: Option<PathBuf>,
-    /// Directory with a credentials file {instance}.creds for each module instance.
+    /// Directory with a credentials file {instance}.creds for each module instance; for one that has none the server is
+    /// asked.
     #[arg(long, value_name = "DIR")]
     pub(crate) module_creds_dir: Option<PathBuf>,
     /// Where the agent's own listener is: metrics, and with the API key control.

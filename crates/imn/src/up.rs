@@ -158,6 +158,9 @@ impl Site {
         spec.flag("--probe-agent", self.agent.to_string());
         spec.flag("--seed-target", "127.0.0.1");
         spec.flag("--seed-target", "::1");
+        if self.authority.is_some() {
+            spec.flag("--keys-dir", self.state.join("keys").display().to_string());
+        }
         if let Some(url) = &self.database_url {
             spec.secret("IMN_DATABASE_URL", url.clone());
         }
@@ -224,9 +227,9 @@ async fn vacated(state: &Path, deadline: Duration) {
 fn issue(authority: &Authority, role: &Role, path: &Path) -> Result<()> {
     if let Some(text) = file::read_optional(path)? {
         match Credentials::parse(&text) {
-            Ok(credentials) if authority.has_issued(&credentials) => return Ok(()),
+            Ok(credentials) if authority.is_current(&credentials, role) => return Ok(()),
             Ok(_) => {
-                tracing::warn!(path = %path.display(), "credentials of another network; new ones are issued");
+                tracing::info!(path = %path.display(), "credentials of another network or version; new ones are issued");
             }
             Err(error) => {
                 tracing::warn!(path = %path.display(), %error, "credentials unreadable; new ones are issued");

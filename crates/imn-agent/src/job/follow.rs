@@ -7,7 +7,7 @@ use async_nats::{
     jetstream::{self, AckKind},
 };
 use imn_contract::{
-    Encoding, Fault, InstanceId, decode,
+    Encoding, ErrorCode, Fault, InstanceId, decode,
     latest::{Attempt, AttemptStatus, ModuleControl, ModuleOp, Task},
     subject,
 };
@@ -253,7 +253,8 @@ impl<'a> Work<'a> {
                 following.memo.returned += 1;
                 Err(Fate::Returned(jittered(100 << following.memo.returned.min(5))))
             }
-            Dispatch::Refused(_, fault) if fault.retryable => {
+            // What is refused for its target's sake is told at once: it may not be other before the deadline.
+            Dispatch::Refused(_, fault) if fault.retryable && !fault.is(ErrorCode::CircuitOpen) => {
                 Err(Fate::Returned(jittered(fault.retry_after_ms.unwrap_or(1_000).min(60_000))))
             }
             Dispatch::Refused(by, fault) => {

@@ -16,7 +16,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::{BuiltIn, Config};
 
 /// A file younger than this may still be being written.
-const SETTLED_AFTER: Duration = Duration::from_secs(1);
+const SETTLED_AFTER: Duration = Duration::from_millis(500);
 /// Instances that a manifest may ask for.
 const MAX_INSTANCES: u32 = 64;
 
@@ -32,8 +32,36 @@ pub(crate) struct Spec {
     pub(crate) slots: Option<u32>,
     pub(crate) standing: bool,
     pub(crate) config: Map<String, Value>,
+    pub(crate) limits: Limits,
     /// Changes when anything of the module does, its executable included: then its processes are replaced.
     pub(crate) fingerprint: String,
+}
+
+/// What a process of a module may use; what is absent is not limited further than the agent itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Limits {
+    /// Data and anonymous memory, in MiB: what goes beyond is refused by the kernel.
+    pub(crate) memory_mb: Option<u64>,
+    /// Open files.
+    pub(crate) open_files: Option<u64>,
+    /// How far it stands back for others, 0 to 19.
+    pub(crate) nice: Option<i32>,
+}
+
+impl Limits {
+    fn check(self) -> Result<Self, String> {
+        if self.memory_mb.is_some_and(|mb| mb < 8) {
+            return Err("its manifest: limits.memory_mb must be at least 8".to_owned());
+        }
+        if self.open_files.is_some_and(|files| files < 16) {
+            return Err("its manifest: limits.open_files must be at least 16".to_owned());
+        }
+        if self.nice.is_some_and(|nice| !(0..=19).contains(&nice)) {
+            return Err("its manifest: limits.nice must be from 0 to 19".to_owned());
+        }
+        Ok(self)
+    }
 }
 
 /// The modules wanted, and what is wrong with others.
@@ -58,6 +86,8 @@ struct Manifest {
     standing: bool,
     #[serde(default)]
     config: Map<String, Value>,
+    #[serde(default)]
+    limits: Limits,
 }
 
 impl Catalog {
@@ -136,6 +166,7 @@ fn built_in_spec(program: &Path, built_in: &BuiltIn) -> io::Result<Spec> {
         slots,
         standing,
         config,
+        limits: Limits::default(),
         fingerprint: String::new(),
     };
     spec.fingerprint = fingerprint(&spec)?;
@@ -168,6 +199,7 @@ fn third_party(path: &Path) -> Result<Spec, String> {
         slots: manifest.slots,
         standing: manifest.standing,
         config: manifest.config,
+        limits: manifest.limits.check()?,
         fingerprint: String::new(),
     };
     spec.fingerprint = fingerprint(&spec).map_err(|error| error.to_string())?;
@@ -179,7 +211,7 @@ fn fingerprint(spec: &Spec) -> io::Result<String> {
     let meta = fs::metadata(&spec.program)?;
     let modified = meta.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
     let text = format!(
-        "{}|{modified}|{}|{:?}|{}|{:?}|{}|{}",
+        "{}|{modified}|{}|{:?}|{}|{:?}|{}|{}|{:?}",
         spec.program.display(),
         meta.len(),
         spec.args,
@@ -187,6 +219,7 @@ fn fingerprint(spec: &Spec) -> io::Result<String> {
         spec.slots,
         spec.standing,
         Value::Object(spec.config.clone()),
+        spec.limits,
     );
     Ok(format!("{:016x}", xxh3_64(text.as_bytes())))
 }
@@ -223,20 +256,26 @@ mod tests {
         executable(&at("bad name"), "d");
         executable(&at("greedy"), "e");
         fs::write(at("greedy.toml"), "instances = 1000").unwrap();
+        executable(&at("mean"), "g");
+        fs::write(at("mean.toml"), "[limits]\nnice = 20\n").unwrap();
+        executable(&at("modest"), "h");
+        fs::write(at("modest.toml"), "[limits]\nmemory_mb = 64\nopen_files = 64\nnice = 5\n").unwrap();
         fs::write(at("README"), "no executable").unwrap();
         executable(&at(".hidden"), "f");
         let config = config(directory.path());
         let catalog = Catalog::read(&config, None);
         let types: Vec<&str> = catalog.specs.keys().map(ModuleType::as_str).collect();
-        assert_eq!(types, ["dns", "icmp", "plain"]);
+        assert_eq!(types, ["dns", "icmp", "modest", "plain"]);
+        let limits = Limits { memory_mb: Some(64), open_files: Some(64), nice: Some(5) };
+        assert_eq!(catalog.specs["modest"].limits, limits);
         let dns = &catalog.specs["dns"];
         assert_eq!((dns.instances, dns.slots, dns.standing), (3, Some(2), true));
         assert_eq!(catalog.specs["icmp"].program, Path::new("/bin/true"), "a built-in one is not replaced");
         let problems = catalog.problems.join("\n");
-        for word in ["bad name", "taken already", "1000"] {
+        for word in ["bad name", "taken already", "1000", "limits.nice"] {
             assert!(problems.contains(word), "{problems}");
         }
-        assert_eq!(catalog.problems.len(), 3);
+        assert_eq!(catalog.problems.len(), 4);
 
         // What is just being written is as it was; what is new waits.
         executable(&at("plain"), "changed");

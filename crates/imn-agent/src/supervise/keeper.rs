@@ -18,11 +18,16 @@ use super::{
     catalog::Spec,
     launch::Launched,
     record::Record,
+    vouch,
 };
 use crate::{Error, Result, roster::Phase};
 
 /// How long a module may take to drain before it is killed. `imn up` gives the agent 8 s in all.
 pub(super) const DRAIN_WITHIN: Duration = Duration::from_secs(7);
+/// A process that drained on somebody else's word must have run so long for that to count as no crash.
+const ORDERLY_AFTER: Duration = Duration::from_secs(1);
+/// How often credentials that are missing are asked for.
+const VOUCH_EVERY: Duration = Duration::from_secs(1);
 /// How long the next instance waits for a replaced one to be ready.
 const READY_WITHIN: Duration = Duration::from_secs(10);
 
@@ -121,7 +126,7 @@ impl Keeper {
             None => {
                 supervisor.roster.declare(&self.instance, &spec.kind, &spec.version, spec.standing);
                 if let Err(error) = self.start(spec).await {
-                    self.ended(error.to_string(), Duration::ZERO).await;
+                    self.not_started(&error).await;
                 }
             }
             Some(process) if process.fingerprint != spec.fingerprint => {
@@ -130,7 +135,7 @@ impl Keeper {
                 self.stop_process(Phase::Down, "replaced by a new version").await;
                 supervisor.roster.declare(&self.instance, &spec.kind, &spec.version, spec.standing);
                 if let Err(error) = self.start(spec).await {
-                    self.ended(error.to_string(), Duration::ZERO).await;
+                    self.not_started(&error).await;
                 } else {
                     self.wait_ready().await;
                 }
@@ -141,7 +146,13 @@ impl Keeper {
                         let ran = process.since.elapsed();
                         process.sweep_group();
                         self.process = None;
-                        self.ended(how, ran).await;
+                        let drained = supervisor.roster.state(&self.instance) == Some(ModuleState::Draining);
+                        // One that always ends at once is no better for doing it in order.
+                        if drained && ran >= ORDERLY_AFTER {
+                            self.ended_in_order(how).await;
+                        } else {
+                            self.ended(how, ran).await;
+                        }
                     }
                     _ = self.orders.changed() => {}
                 }
@@ -151,7 +162,7 @@ impl Keeper {
 
     async fn start(&mut self, spec: &Spec) -> Result<()> {
         let supervisor = Arc::clone(&self.supervisor);
-        let config = self.config(spec)?;
+        let config = self.config(spec).await?;
         // From here on its spool is in use again.
         if supervisor.roster.is_out_of_service(&self.instance) {
             supervisor.roster.down(&self.instance, Phase::Down, None);
@@ -185,7 +196,7 @@ impl Keeper {
     }
 
     /// What the module is told on its standard input.
-    fn config(&self, spec: &Spec) -> Result<ModuleConfig> {
+    async fn config(&self, spec: &Spec) -> Result<ModuleConfig> {
         let supervisor = &self.supervisor;
         let config = &supervisor.config;
         let assignments = Supervisor::assignment_path(config, &self.instance);
@@ -198,7 +209,8 @@ impl Keeper {
             };
             file::write_atomic(&assignments, &serde_json::to_vec(&empty).unwrap_or_default())?;
         }
-        let creds = config.credentials.of(&spec.kind, &self.instance)?;
+        let own = (&spec.kind, &self.instance);
+        let creds = vouch::credentials(&config.credentials, &supervisor.client, &config.id, own).await?;
         let parsed = creds.as_deref().map(Credentials::parse).transpose().map_err(|error| {
             Error::UnfitCredentials { instance: self.instance.to_string(), message: error.to_string() }
         })?;
@@ -219,6 +231,31 @@ impl Keeper {
             spool: path(supervisor.spool_path(&self.instance)),
             partitions: supervisor.partitions.load(Relaxed),
         })
+    }
+
+    /// What it waits for is not its fault; all else counts as an end.
+    async fn not_started(&mut self, error: &Error) {
+        if !matches!(error, Error::NotVouched { .. } | Error::NoCredentials { .. }) {
+            return self.ended(error.to_string(), Duration::ZERO).await;
+        }
+        tracing::warn!(instance = %self.instance, %error, "module waits");
+        self.supervisor.roster.down(&self.instance, Phase::Backoff, Some(error.to_string()));
+        tokio::select! {
+            () = tokio::time::sleep(VOUCH_EVERY) => {}
+            _ = self.orders.changed() => self.orders.mark_changed(),
+        }
+    }
+
+    /// Somebody else has asked the process to end, and it has drained: it is wanted all the same.
+    async fn ended_in_order(&mut self, how: String) {
+        self.forget_record();
+        tracing::info!(instance = %self.instance, how, "module ended in order, on somebody else's word");
+        self.supervisor.roster.down(&self.instance, Phase::Backoff, Some(how));
+        let pause = self.supervisor.config.restart.first;
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            _ = self.orders.changed() => self.orders.mark_changed(),
+        }
     }
 
     /// The process has ended by itself, or could not be started: waits as long as it must, unless the order changes.

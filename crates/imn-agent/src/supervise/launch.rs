@@ -11,11 +11,12 @@ use std::{
 
 use imn_contract::{Encoding, InstanceId, encode, latest::ModuleConfig};
 use imn_runtime::process::{Identity, Signal};
-use nix::{sys::signal::killpg, unistd::Pid};
+use nix::sys::signal::killpg;
+use rustix::process::{Pid, Resource, Rlimit, prlimit, setpriority_process};
 use tokio::{io::AsyncWriteExt, process::Child};
 
 use super::{
-    catalog::Spec,
+    catalog::{Limits, Spec},
     record::{INSTANCE_VARIABLE, Record},
 };
 use crate::{Error, Result};
@@ -69,6 +70,8 @@ impl Launched {
             .id()
             .and_then(Identity::of)
             .ok_or_else(|| failed(io::Error::other("it ended before it could be looked at")))?;
+        // It has not read its configuration yet, so it has done nothing.
+        bound(spec.limits, identity.pid).map_err(|error| failed(error.into()))?;
         Ok(Self {
             identity,
             fingerprint: spec.fingerprint.clone(),
@@ -139,8 +142,27 @@ impl Launched {
 
     /// Kills what a module that has ended has left behind in its group.
     pub(super) fn sweep_group(&self) {
-        let _ = killpg(Pid::from_raw(self.identity.pid as i32), Signal::SIGKILL);
+        let _ = killpg(nix::unistd::Pid::from_raw(self.identity.pid.cast_signed()), Signal::SIGKILL);
     }
+}
+
+/// Sets what a process may use.
+fn bound(limits: Limits, pid: u32) -> rustix::io::Result<()> {
+    let process = Pid::from_raw(pid.cast_signed());
+    let set = |resource: Resource, most: u64| {
+        let limit = Rlimit { current: Some(most), maximum: Some(most) };
+        prlimit(process, resource, limit).map(drop)
+    };
+    if let Some(mb) = limits.memory_mb {
+        set(Resource::Data, mb << 20)?;
+    }
+    if let Some(files) = limits.open_files {
+        set(Resource::Nofile, files)?;
+    }
+    if let Some(nice) = limits.nice {
+        setpriority_process(process, nice)?;
+    }
+    Ok(())
 }
 
 /// The last line that a process has written, as far as anyone reads.

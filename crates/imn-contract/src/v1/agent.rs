@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{ModuleState, one};
-use crate::id::{AgentId, InstanceId, JobId, ModuleType};
+use crate::{
+    error::Fault,
+    id::{AgentId, InstanceId, JobId, ModuleType},
+};
 
 /// How an agent is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -170,6 +173,35 @@ pub struct AgentControl {
     /// What to do.
     #[serde(flatten)]
     pub op: AgentOp,
+}
+
+/// An agent has made a key for one of its module instances, and asks for a JWT that says what it may do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Vouch {
+    /// Major of the schema.
+    #[serde(default = "one")]
+    pub v: u32,
+    /// The module type.
+    #[serde(rename = "type")]
+    pub kind: ModuleType,
+    /// The instance, `{agent}-{type}-{slot}`.
+    pub instance: InstanceId,
+    /// Its public key, an nkey of a user.
+    pub public_key: String,
+}
+
+/// The answer to [`Vouch`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct VouchReply {
+    /// Major of the schema.
+    #[serde(default = "one")]
+    pub v: u32,
+    /// The JWT.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jwt: Option<String>,
+    /// Why there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Fault>,
 }
 
 /// A request on `agent.{id}.in`.

@@ -73,6 +73,14 @@ pub(super) fn user(
     sign(account, subject, name, &nats, expires)
 }
 
+/// Whether the claims of a user allow just this.
+pub(super) fn permits(claims: &Value, permissions: &Permissions) -> bool {
+    let nats = &claims["nats"];
+    nats["pub"]["allow"] == json!(permissions.publish)
+        && nats["sub"]["allow"] == json!(permissions.subscribe)
+        && nats["resp"].is_object() == permissions.responses
+}
+
 fn sign(
     issuer: &KeyPair,
     subject: &str,

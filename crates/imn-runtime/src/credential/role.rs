@@ -105,6 +105,8 @@ fn of_agent(agent: &AgentId) -> Permissions {
             // The spools that it adopts.
             format!("mmn.ingest.rows.*.{agent}.*"),
             subject::commit(agent),
+            // Keys of its modules.
+            subject::vouch(agent),
             // Itself.
             subject::heartbeat(agent),
             subject::simple_heartbeat(agent),

@@ -339,6 +339,8 @@ pub(crate) enum ModuleVerb {
         #[command(flatten)]
         common: Common,
     },
+    /// Try whether a program keeps the contract of a module, on a private NATS.
+    Check(CheckArgs),
     /// Drain a type's instances and keep them down.
     Disable {
         /// The type.
@@ -350,6 +352,27 @@ pub(crate) enum ModuleVerb {
         #[command(flatten)]
         common: Common,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// The executable.
+    pub(crate) program: PathBuf,
+    /// Its arguments, after `--`.
+    #[arg(last = true)]
+    pub(crate) args: Vec<String>,
+    /// The type that it is to be [default: the file's stem].
+    #[arg(long = "type", value_name = "TYPE")]
+    pub(crate) kind: Option<String>,
+    /// What it is asked to measure.
+    #[arg(long, default_value = "127.0.0.1")]
+    pub(crate) target: String,
+    /// Parameter of a job that succeeds, its value as JSON or text; repeatable.
+    #[arg(long = "param", value_name = "K=V", value_parser = tag)]
+    pub(crate) params: Vec<(String, String)>,
+    /// Parameter that makes a job take a second or more; repeatable. Without one, what needs such a job is left out.
+    #[arg(long = "slow-param", value_name = "K=V", value_parser = tag)]
+    pub(crate) slow: Vec<(String, String)>,
 }
 
 #[derive(Debug, Subcommand)]

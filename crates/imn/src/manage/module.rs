@@ -1,15 +1,29 @@
-//! `imn module list|enable|disable`.
+//! `imn module list|enable|disable|check`.
+
+use std::{
+    io::{self, Write},
+    time::Duration,
+};
 
 use anyhow::Result;
+use imn_agent::conformance::{Candidate, Place, Verdict, check as check_module};
+use imn_contract::ModuleType;
+use imn_runtime::{
+    credential::Authority,
+    nats_server::{self, NatsServer},
+};
 use imn_sink::format::list::{self, Column};
 use reqwest::Method;
 
-use super::{block_on, item, print, query, show_list};
+use super::{block_on, item, params, print, query, show_list};
 use crate::{
-    cli::{Common, ModuleVerb},
+    cli::{CheckArgs, Common, ModuleVerb},
     client::{Client, Sent},
-    exit::Code,
+    exit::{Code, Exit},
 };
+
+/// How long the private nats-server may take to end.
+const NATS_STOP: Duration = Duration::from_secs(2);
 
 const COLUMNS: &[Column] = &[
     Column::new("INSTANCE", "instance"),
@@ -44,9 +58,56 @@ async fn run(verb: ModuleVerb) -> Result<Code> {
             show_list(&watched, COLUMNS, async |client| Ok(client.whole("/api/v1/modules", &query).await?))
                 .await
         }
+        ModuleVerb::Check(args) => check(args).await,
         ModuleVerb::Enable { kind, agent, common } => switch("enable", &kind, agent, &common).await,
         ModuleVerb::Disable { kind, agent, common } => switch("disable", &kind, agent, &common).await,
     }
+}
+
+async fn check(args: CheckArgs) -> Result<Code> {
+    let stem = args.program.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let kind = ModuleType::new(args.kind.as_deref().unwrap_or(&stem))
+        .map_err(|error| Exit::usage(format!("--type: {error}")))?;
+    let program = args
+        .program
+        .canonicalize()
+        .map_err(|error| Exit::usage(format!("{}: {error}", args.program.display())))?;
+    let plain = params(&args.params)?;
+    let slow = (!args.slow.is_empty()).then(|| params(&args.slow)).transpose()?;
+    let slow = slow.map(|slow| plain.clone().into_iter().chain(slow).collect());
+    let candidate = Candidate { program, args: args.args, kind, target: args.target, params: plain, slow };
+    let directory = std::env::temp_dir().join(format!("imn-check-{}", std::process::id()));
+    let authority = Authority::open(&directory.join("keys"))?;
+    let config = nats_server::Config { directory: directory.join("nats"), binary: None };
+    let server = NatsServer::start(&config, &authority).await?;
+    let place = Place { nats_url: server.url(), authority: &authority, log: directory.join("module.log") };
+    let mut out = io::stdout().lock();
+    let mut told = Ok(());
+    let kept = check_module(&candidate, &place, |name, verdict| {
+        let line = match verdict {
+            Verdict::Kept => writeln!(out, "ok      {name}"),
+            Verdict::LeftOut(why) => writeln!(out, "left    {name}: {why} (--slow-param)"),
+            Verdict::Broken(instead) => writeln!(out, "BROKEN  {name}: {instead}"),
+        };
+        told = line.and_then(|()| out.flush());
+    })
+    .await;
+    server.stop(NATS_STOP).await;
+    let kept = kept?;
+    told?;
+    if kept {
+        writeln!(out, "{} keeps the contract", args.program.display())?;
+        // Nothing in there is of use any more.
+        let _ = std::fs::remove_dir_all(&directory);
+        return Ok(Code::Ok);
+    }
+    writeln!(
+        out,
+        "{} does not keep the contract; what it wrote is in {}",
+        args.program.display(),
+        place.log.display()
+    )?;
+    Ok(Code::Error)
 }
 
 async fn switch(verb: &str, kind: &str, agent: Option<String>, common: &Common) -> Result<Code> {

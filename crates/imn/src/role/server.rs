@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Result, bail};
-use imn_runtime::{file, file::StateLock, nats, task::Signals};
+use imn_runtime::{credential::Authority, file, file::StateLock, nats, task::Signals};
 use imn_server::{Config, Role, Server, admit, fresh_token};
 use imn_store::{Catalog, EmbeddedConfig, EmbeddedResults, SqlCatalog};
 
@@ -47,6 +47,7 @@ async fn run(args: ServerArgs) -> Result<Code> {
     config.seed_targets = args.seed_target;
     config.scrape = settings::scrape_modules()?;
     config.scrape_agent = args.probe_agent;
+    config.authority = args.keys_dir.as_deref().map(Authority::open).transpose()?.map(Arc::new);
     let mut running = Server::start(config, client, catalog, Arc::new(results)).await?;
     tokio::select! {
         signal = signals.next() => tracing::info!(signal, "draining"),
