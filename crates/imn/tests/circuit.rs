@@ -30,6 +30,7 @@ fn a_circuit_opens_and_closes_again() {
     }
     let network = Network::start();
     let faulty = "/api/v1/modules/faulty";
+    network.wait_get("/api/v1/agents/local", SOON, |body| (body["status"] == "active").then_some(()));
     network.wait_get(faulty, SOON, |body| (body["instances"][0]["state"] == "ready").then_some(()));
     for _ in 0..5 {
         let job = run(&network, "192.0.2.1", "error");

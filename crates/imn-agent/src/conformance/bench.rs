@@ -208,9 +208,8 @@ impl Bench {
         let answer = self.ask(subject, payload).await?;
         let reply: TaskReply = serde_json::from_value(answer.body.clone())
             .map_err(|error| format!("{}: {error}", answer.body))?;
-        let fault = match reply {
-            TaskReply { accepted: false, error: Some(fault), .. } => fault,
-            _ => return Err(format!("it did not refuse: {}", answer.body)),
+        let TaskReply { accepted: false, error: Some(fault), .. } = reply else {
+            return Err(format!("it did not refuse: {}", answer.body));
         };
         match answer.code {
             Some(code) if code == fault.code.to_string() => Ok(fault),

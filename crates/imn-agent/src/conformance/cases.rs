@@ -3,8 +3,8 @@
 use std::{pin::Pin, time::Duration};
 
 use imn_contract::{
-    ErrorCode, Task, header,
-    latest::{AnnounceEvent, AttemptStatus, ModuleState},
+    ErrorCode, header,
+    latest::{AnnounceEvent, AttemptStatus, ModuleState, Task},
     subject,
 };
 use imn_runtime::{credential, nats};
@@ -159,13 +159,15 @@ async fn refuses_garbage(bench: &mut Bench) -> Kept {
 
 async fn refuses_a_major(bench: &mut Bench) -> Kept {
     let subject = subject::work(&bench.agent, &bench.candidate.kind);
-    let fault = bench.refused(&subject, changed(bench, "v", json!(2))?).await?;
+    let payload = changed(bench, "v", json!(2))?;
+    let fault = bench.refused(&subject, payload).await?;
     same("the code", &fault.code, &422)
 }
 
 async fn refuses_another_type(bench: &mut Bench) -> Kept {
     let subject = subject::at(&bench.agent, &bench.instance);
-    let fault = bench.refused(&subject, changed(bench, "type", json!("quite-another"))?).await?;
+    let payload = changed(bench, "type", json!("quite-another"))?;
+    let fault = bench.refused(&subject, payload).await?;
     same("the code", &fault.code, &404)
 }
 

@@ -68,10 +68,11 @@ async fn check(args: CheckArgs) -> Result<Code> {
     let stem = args.program.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let kind = ModuleType::new(args.kind.as_deref().unwrap_or(&stem))
         .map_err(|error| Exit::usage(format!("--type: {error}")))?;
-    let program = args
-        .program
-        .canonicalize()
-        .map_err(|error| Exit::usage(format!("{}: {error}", args.program.display())))?;
+    // Not by what it links to: an interpreter of a virtual environment is known by its link.
+    let program = std::path::absolute(&args.program)?;
+    if let Err(error) = std::fs::metadata(&program) {
+        return Err(Exit::usage(format!("{}: {error}", program.display())).into());
+    }
     let plain = params(&args.params)?;
     let slow = (!args.slow.is_empty()).then(|| params(&args.slow)).transpose()?;
     let slow = slow.map(|slow| plain.clone().into_iter().chain(slow).collect());
