@@ -147,7 +147,7 @@ pub(crate) struct ServerArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) api_key_file: Option<PathBuf>,
     /// Directory of the network's keys: with it the server vouches for the keys of its agents' modules.
-    #[arg(long, env = "IMN_KEYS_DIR", value_name = "DIR")]
+    #[arg(long, value_name = "DIR")]
     pub(crate) keys_dir: Option<PathBuf>,
     /// Agent that measures for `/probe` unless a request names one [default: local if there is such, else any].
     #[arg(long, env = "IMN_PROBE_AGENT", value_name = "ID")]
