@@ -10,11 +10,11 @@ use super::{TARGETS, bench::Bench};
 const TIERS: &str = "/api/v1/tiers";
 const JOBS: &str = "/api/v1/jobs";
 
-/// A module says hello, and what it takes.
-async fn announce(bench: &Bench, kind: &str, properties: Value) {
-    bench.heartbeat_with("lon1", kind).await;
+/// The module of an agent says hello, and what it takes.
+async fn announce(bench: &Bench, agent: &str, kind: &str, properties: Value) {
+    bench.heartbeat_with(agent, kind).await;
     let announce: Announce = serde_json::from_value(json!({
-        "event": "ready", "instance": format!("lon1-{kind}-0"), "agent": "lon1", "type": kind, "version": "1.0.0",
+        "event": "ready", "instance": format!("{agent}-{kind}-0"), "agent": agent, "type": kind, "version": "1.0.0",
         "accepts": ["job/1"], "slots": 4,
         "params_schema": { "type": "object", "properties": properties, "additionalProperties": false },
     }))
@@ -40,11 +40,12 @@ async fn what_no_module_takes_is_refused() {
     let bench = Bench::start().await.ready().await;
     announce(
         &bench,
+        "lon1",
         "icmp",
         json!({ "size": { "type": "integer", "minimum": 20 }, "retries": { "type": "integer" } }),
     )
     .await;
-    announce(&bench, "tcp", json!({ "port": { "type": "integer", "minimum": 1 } })).await;
+    announce(&bench, "ams1", "tcp", json!({ "port": { "type": "integer", "minimum": 1 } })).await;
 
     let tier = |name: &str, probes: Value| json!({ "name": name, "probe_interval": "30s", "probes": probes });
     for (probes, expected) in [
