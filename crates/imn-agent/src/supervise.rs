@@ -6,6 +6,7 @@ mod keeper;
 mod launch;
 mod orphan;
 mod record;
+mod tune;
 mod vouch;
 
 use std::{
@@ -184,7 +185,12 @@ impl Supervisor {
     fn wanted(&self) -> Result<BTreeMap<InstanceId, Arc<Spec>>> {
         let agent: &AgentId = &self.config.id;
         let mut wanted = BTreeMap::new();
+        let tuned = self.records.tuned();
         for spec in self.catalog().specs.values() {
+            let mut spec = spec.clone();
+            if let Some(tuned) = tuned.get(&spec.kind) {
+                tuned.apply(&mut spec);
+            }
             let shared = Arc::new(spec.clone());
             for slot in 0..spec.instances {
                 let instance = InstanceId::slot(agent, &spec.kind, slot)

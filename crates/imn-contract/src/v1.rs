@@ -9,7 +9,7 @@ mod outcome;
 
 pub use agent::{
     AgentControl, AgentOp, AgentStatus, AssignmentMark, ClockState, Heartbeat, ModuleSummary, SimpleError,
-    SimpleReply, SimpleRequest, SpoolState, Vouch, VouchReply,
+    SimpleReply, SimpleRequest, SpoolState, Tuning, Vouch, VouchReply,
 };
 pub use assignment::{Assignment, AssignmentFile, AssignmentMeta, AssignmentShard};
 pub use ingest::{Batch, BatchColumns, Gap, Round, TimestampSource, Watermark, WatermarkRequest};

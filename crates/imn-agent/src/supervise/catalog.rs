@@ -33,6 +33,8 @@ pub(crate) struct Spec {
     pub(crate) standing: bool,
     pub(crate) config: Map<String, Value>,
     pub(crate) limits: Limits,
+    /// What it logs, where somebody has said so.
+    pub(crate) log_level: Option<String>,
     /// Changes when anything of the module does, its executable included: then its processes are replaced.
     pub(crate) fingerprint: String,
 }
@@ -167,6 +169,7 @@ fn built_in_spec(program: &Path, built_in: &BuiltIn) -> io::Result<Spec> {
         standing,
         config,
         limits: Limits::default(),
+        log_level: None,
         fingerprint: String::new(),
     };
     spec.fingerprint = fingerprint(&spec)?;
@@ -200,6 +203,7 @@ fn third_party(path: &Path) -> Result<Spec, String> {
         standing: manifest.standing,
         config: manifest.config,
         limits: manifest.limits.check()?,
+        log_level: None,
         fingerprint: String::new(),
     };
     spec.fingerprint = fingerprint(&spec).map_err(|error| error.to_string())?;

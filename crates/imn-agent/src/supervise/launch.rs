@@ -64,6 +64,9 @@ impl Launched {
                 command.env(name, value);
             }
         }
+        if let Some(level) = &spec.log_level {
+            command.env("IMN_LOG", level);
+        }
         command.stdin(Stdio::piped()).stdout(out).stderr(errors).process_group(0);
         let child = tokio::process::Command::from(command).spawn().map_err(failed)?;
         let identity = child

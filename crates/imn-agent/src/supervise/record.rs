@@ -6,7 +6,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use imn_contract::{InstanceId, ModuleType};
+use imn_contract::{InstanceId, ModuleType, latest::Tuning};
 use imn_runtime::{file, process};
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +43,33 @@ struct Content {
     /// Types that an operator has disabled.
     #[serde(default)]
     disabled: Vec<ModuleType>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    tuned: BTreeMap<ModuleType, Tuned>,
+}
+
+/// What an operator has set for a type.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Tuned {
+    #[serde(flatten)]
+    pub(super) tuning: Tuning,
+    /// Counts its configurations.
+    pub(super) revision: u64,
+}
+
+impl Tuned {
+    /// With what is given in the place of what was.
+    pub(super) fn with(&self, given: &Tuning) -> Self {
+        let (was, new) = (self.tuning.clone(), given.clone());
+        Self {
+            revision: self.revision + u64::from(new.config.is_some()),
+            tuning: Tuning {
+                instances: new.instances.or(was.instances),
+                slots: new.slots.or(was.slots),
+                log_level: new.log_level.or(was.log_level),
+                config: new.config.or(was.config),
+            },
+        }
+    }
 }
 
 /// The file, written anew as a whole at each change.
@@ -56,6 +83,7 @@ pub(super) struct Records {
 struct State {
     instances: BTreeMap<InstanceId, Record>,
     disabled: Vec<ModuleType>,
+    tuned: BTreeMap<ModuleType, Tuned>,
 }
 
 impl Records {
@@ -73,7 +101,7 @@ impl Records {
         };
         let instances =
             content.instances.into_iter().map(|record| (record.instance.clone(), record)).collect();
-        let state = State { instances, disabled: content.disabled };
+        let state = State { instances, disabled: content.disabled, tuned: content.tuned };
         Ok(Self { path, state: Mutex::new(state) })
     }
 
@@ -106,6 +134,17 @@ impl Records {
         })
     }
 
+    /// What an operator has set for each type.
+    pub(super) fn tuned(&self) -> BTreeMap<ModuleType, Tuned> {
+        self.lock().tuned.clone()
+    }
+
+    pub(super) fn set_tuned(&self, kind: &ModuleType, tuned: Tuned) -> Result<(), file::Error> {
+        self.change(|state| {
+            state.tuned.insert(kind.clone(), tuned);
+        })
+    }
+
     fn change(&self, change: impl FnOnce(&mut State)) -> Result<(), file::Error> {
         // The lock is held over the write, so that an older version never replaces a newer one.
         let mut state = self.lock();
@@ -114,6 +153,7 @@ impl Records {
             v: 1,
             instances: state.instances.values().cloned().collect(),
             disabled: state.disabled.clone(),
+            tuned: state.tuned.clone(),
         };
         let text = serde_json::to_vec_pretty(&content).unwrap_or_default();
         file::write_atomic(&self.path, &text)

@@ -160,8 +160,34 @@ pub enum AgentOp {
         #[serde(rename = "type")]
         kind: ModuleType,
     },
+    /// Change how a module's instances run; remembered over restarts.
+    Tune {
+        /// Its type.
+        #[serde(rename = "type")]
+        kind: ModuleType,
+        /// What is to change.
+        #[serde(flatten)]
+        tuning: Tuning,
+    },
     /// Answer with a heartbeat at once.
     Report,
+}
+
+/// What an operator sets for a module type at an agent; what is absent stays as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Tuning {
+    /// Processes, 1 to 64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instances: Option<u32>,
+    /// Jobs that each does at once, 1 to 10,000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slots: Option<u32>,
+    /// A filter such as `info` or `imn_module=debug`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_level: Option<String>,
+    /// Its configuration, as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<Map<String, Value>>,
 }
 
 /// Control of an agent.

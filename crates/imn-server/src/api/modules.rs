@@ -1,4 +1,4 @@
-//! `/modules`: module instances of all agents, and switching types on and off.
+//! `/modules`: module instances of all agents, switching types on and off, and changing how they run.
 
 use std::collections::BTreeMap;
 
@@ -6,20 +6,20 @@ use async_nats::HeaderMap;
 use axum::{Json, extract::State};
 use futures::future::join_all;
 use imn_contract::{
-    AgentId, ModuleType, canonical_type,
-    latest::{AgentControl, AgentOp, ControlReply, ModuleState},
+    AgentId, ErrorCode, Fault, ModuleType, canonical_type,
+    latest::{AgentControl, AgentOp, ControlReply, ModuleState, Tuning},
     subject,
 };
 use imn_domain::Liveness;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Api, audit,
     auth::Principal,
-    decode::{Key, Query},
+    decode::{Body, Key, Query},
     page::List,
     problem::Problem,
     text,
@@ -157,6 +157,32 @@ pub(crate) struct ModulesQuery {
     kind: Option<String>,
 }
 
+/// How many instances there are to be.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Scale {
+    /// Processes on each agent.
+    #[schema(minimum = 1, maximum = 64)]
+    instances: u32,
+}
+
+/// How instances are to run.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Settings {
+    /// Jobs that each does at once.
+    #[serde(default)]
+    #[schema(minimum = 1, maximum = 10_000)]
+    slots: Option<u32>,
+    /// What each logs, such as `info` or `imn_module=debug`.
+    #[serde(default)]
+    log_level: Option<String>,
+    /// The configuration of the type, as a whole.
+    #[serde(default)]
+    #[schema(value_type = Option<Object>)]
+    config: Option<Map<String, Value>>,
+}
+
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -171,6 +197,8 @@ pub(crate) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(show))
         .routes(routes!(enable))
         .routes(routes!(disable))
+        .routes(routes!(scale))
+        .routes(routes!(settings))
 }
 
 /// List the module instances of all agents
@@ -238,6 +266,41 @@ async fn disable(
     switch(&api, &by, AgentOp::Disable { kind: kind.clone() }, &kind, query.agent.as_deref()).await
 }
 
+/// Run so many instances of a module type
+#[utoipa::path(post, path = "/api/v1/modules/{type}/scale", tag = "modules", operation_id = "scale_module",
+    request_body = Scale, params(("type" = String, Path, description = "The type or an alias"), SwitchQuery),
+    responses((status = 200, description = "What each agent answered", body = List<Told>)))]
+async fn scale(
+    State(api): State<Api>,
+    by: Principal,
+    kind: Key,
+    Query(query): Query<SwitchQuery>,
+    Body(scale): Body<Scale>,
+) -> Result<Json<List<Told>>, Problem> {
+    let kind = module_type(&kind)?;
+    let tuning = Tuning { instances: Some(scale.instances), ..Tuning::default() };
+    switch(&api, &by, AgentOp::Tune { kind: kind.clone(), tuning }, &kind, query.agent.as_deref()).await
+}
+
+/// Change how the instances of a module type run
+///
+/// What is not named stays; it is remembered over restarts, and takes effect at once.
+#[utoipa::path(put, path = "/api/v1/modules/{type}/settings", tag = "modules", operation_id = "set_module",
+    request_body = Settings, params(("type" = String, Path, description = "The type or an alias"), SwitchQuery),
+    responses((status = 200, description = "What each agent answered", body = List<Told>)))]
+async fn settings(
+    State(api): State<Api>,
+    by: Principal,
+    kind: Key,
+    Query(query): Query<SwitchQuery>,
+    Body(settings): Body<Settings>,
+) -> Result<Json<List<Told>>, Problem> {
+    let kind = module_type(&kind)?;
+    let Settings { slots, log_level, config } = settings;
+    let tuning = Tuning { instances: None, slots, log_level, config };
+    switch(&api, &by, AgentOp::Tune { kind: kind.clone(), tuning }, &kind, query.agent.as_deref()).await
+}
+
 fn module_type(text: &str) -> Result<ModuleType, Problem> {
     ModuleType::new(canonical_type(text)).map_err(|error| Problem::field("type", error.to_string()))
 }
@@ -260,9 +323,26 @@ async fn switch(
         return Err(Problem::not_found("module type", kind.as_str()));
     }
     let control = AgentControl { v: 1, op };
-    let told = join_all(agents.iter().map(|agent| tell(&api.context, agent, &control))).await;
-    let action =
-        if matches!(control.op, AgentOp::Enable { .. }) { "module.enable" } else { "module.disable" };
+    let answers = join_all(agents.iter().map(|agent| tell(&api.context, agent, &control))).await;
+    // What is wrong with what was asked is so for every agent.
+    if let Some(Err(fault)) = answers.iter().find(|answer| matches!(answer, Err(fault) if fault.code == 400))
+    {
+        return Err(fault.clone().into());
+    }
+    let told: Vec<Told> = agents
+        .iter()
+        .zip(answers)
+        .map(|(agent, answer)| {
+            let error = answer.err().map(|fault| fault.to_string());
+            Told { agent: agent.to_string(), ok: error.is_none(), error }
+        })
+        .collect();
+    let action = match &control.op {
+        AgentOp::Enable { .. } => "module.enable",
+        AgentOp::Tune { tuning: Tuning { instances: Some(_), .. }, .. } => "module.scale",
+        AgentOp::Tune { .. } => "module.set",
+        _ => "module.disable",
+    };
     let done: Vec<&str> = told.iter().filter(|t| t.ok).map(|t| t.agent.as_str()).collect();
     if done.is_empty() {
         let reasons: Vec<String> =
@@ -289,19 +369,20 @@ fn with_type(context: &Context, kind: &ModuleType) -> Vec<AgentId> {
     agents
 }
 
-async fn tell(context: &Context, agent: &AgentId, control: &AgentControl) -> Told {
+async fn tell(context: &Context, agent: &AgentId, control: &AgentControl) -> Result<(), Fault> {
     let subject = subject::agent_control(agent);
     let reply = context
         .client
         .request_within::<_, ControlReply>(&subject, control, HeaderMap::new(), Context::CONTROL_TIMEOUT)
         .await;
-    let error = match reply {
-        Ok(ControlReply { ok: true, .. }) => None,
-        Ok(ControlReply { error: Some(fault), .. }) => Some(fault.to_string()),
-        Ok(_) => Some("refused without a reason".to_owned()),
-        Err(error) => Some(error.to_string()),
-    };
-    Told { agent: agent.to_string(), ok: error.is_none(), error }
+    let unavailable = |text: String| Fault::new(ErrorCode::Unavailable, text);
+    match reply {
+        Ok(ControlReply { ok: true, .. }) => Ok(()),
+        Ok(ControlReply { error, .. }) => {
+            Err(error.unwrap_or_else(|| unavailable("refused without a reason".to_owned())))
+        }
+        Err(error) => Err(unavailable(error.to_string())),
+    }
 }
 
 fn summaries(instances: &[Instance]) -> Vec<ModuleTypeSummary> {

@@ -339,6 +339,39 @@ pub(crate) enum ModuleVerb {
         #[command(flatten)]
         common: Common,
     },
+    /// Run so many instances of a type on each agent.
+    Scale {
+        /// The type.
+        #[arg(value_name = "TYPE")]
+        kind: String,
+        /// Processes, 1 to 64.
+        instances: u32,
+        /// Only on this agent.
+        #[arg(long)]
+        agent: Option<String>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Change how a type's instances run; what is not named stays.
+    Set {
+        /// The type.
+        #[arg(value_name = "TYPE")]
+        kind: String,
+        /// Jobs that each does at once.
+        #[arg(long)]
+        slots: Option<u32>,
+        /// What each logs, such as `debug` or `imn_module=debug`.
+        #[arg(long, value_name = "FILTER")]
+        log_level: Option<String>,
+        /// The configuration of the type, a JSON object.
+        #[arg(long, value_name = "JSON")]
+        config: Option<String>,
+        /// Only on this agent.
+        #[arg(long)]
+        agent: Option<String>,
+        #[command(flatten)]
+        common: Common,
+    },
     /// Try whether a program keeps the contract of a module, on a private NATS.
     Check(CheckArgs),
     /// Drain a type's instances and keep them down.

@@ -1,4 +1,4 @@
-//! `imn module list|enable|disable|check`.
+//! `imn module list|enable|disable|scale|set|check`.
 
 use std::{
     io::{self, Write},
@@ -15,10 +15,12 @@ use imn_runtime::{
 use imn_sink::format::list::{self, Column};
 use reqwest::Method;
 
-use super::{block_on, item, params, print, query, show_list};
+use serde_json::{Map, Value, json};
+
+use super::{block_on, item, nothing_to_change, params, print, query, show_list};
 use crate::{
     cli::{CheckArgs, Common, ModuleVerb},
-    client::{Client, Sent},
+    client::{Body, Client, Sent},
     exit::{Code, Exit},
 };
 
@@ -59,8 +61,27 @@ async fn run(verb: ModuleVerb) -> Result<Code> {
                 .await
         }
         ModuleVerb::Check(args) => check(args).await,
-        ModuleVerb::Enable { kind, agent, common } => switch("enable", &kind, agent, &common).await,
-        ModuleVerb::Disable { kind, agent, common } => switch("disable", &kind, agent, &common).await,
+        ModuleVerb::Enable { kind, agent, common } => {
+            order(Method::POST, "enable", &kind, None, agent, &common).await
+        }
+        ModuleVerb::Disable { kind, agent, common } => {
+            order(Method::POST, "disable", &kind, None, agent, &common).await
+        }
+        ModuleVerb::Scale { kind, instances, agent, common } => {
+            let body = json!({ "instances": instances });
+            order(Method::POST, "scale", &kind, Some(body), agent, &common).await
+        }
+        ModuleVerb::Set { kind, slots, log_level, config, agent, common } => {
+            let config: Option<Map<String, Value>> = config
+                .map(|text| serde_json::from_str(&text))
+                .transpose()
+                .map_err(|error| Exit::usage(format!("--config: {error}")))?;
+            if slots.is_none() && log_level.is_none() && config.is_none() {
+                return Err(nothing_to_change("--slots, --log-level, --config"));
+            }
+            let body = json!({ "slots": slots, "log_level": log_level, "config": config });
+            order(Method::PUT, "settings", &kind, Some(body), agent, &common).await
+        }
     }
 }
 
@@ -111,12 +132,20 @@ async fn check(args: CheckArgs) -> Result<Code> {
     Ok(Code::Error)
 }
 
-async fn switch(verb: &str, kind: &str, agent: Option<String>, common: &Common) -> Result<Code> {
+/// Tells the agents something of a type, and shows what each answered.
+async fn order(
+    method: Method,
+    what: &str,
+    kind: &str,
+    body: Option<Value>,
+    agent: Option<String>,
+    common: &Common,
+) -> Result<Code> {
     let client = Client::find(&common.connect)?;
     let query = query([("agent", &agent)]);
-    let path = format!("{}/{verb}", item("modules", kind));
-    let sent = Sent { query: &query, ..Sent::default() };
-    let answer = client.call(Method::POST, &path, sent).await?;
+    let path = format!("{}/{what}", item("modules", kind));
+    let sent = Sent { query: &query, body: body.map(Body::Json), ..Sent::default() };
+    let answer = client.call(method, &path, sent).await?;
     let told = answer.body["items"].as_array().cloned().unwrap_or_default();
     let mut text = Vec::new();
     list::write(&mut text, common.output, TOLD, &told)?;

@@ -1,0 +1,110 @@
+//! Changing how a module's instances run: those that run are told, those to come are started so.
+
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use imn_contract::{
+    ErrorCode, Fault, InstanceId, ModuleType,
+    latest::{ControlReply, ModuleControl, ModuleOp, Tuning},
+    subject,
+};
+use imn_runtime::nats;
+
+use super::{Supervisor, catalog::Spec, record::Tuned};
+
+/// How long an instance may take to do what it is told.
+const WITHIN: Duration = Duration::from_secs(1);
+const MOST_INSTANCES: u32 = 64;
+const MOST_SLOTS: u32 = 10_000;
+
+impl Supervisor {
+    /// Changes how a type's instances run; remembered over restarts. Where an instance refuses it, nothing is
+    /// remembered, and what others have taken holds until they end.
+    ///
+    /// # Errors
+    /// 404 when the type is not here, 400 with the field at fault, 503 when the decision cannot be written down.
+    pub(crate) async fn tune(&self, kind: &ModuleType, tuning: &Tuning) -> Result<(), Fault> {
+        if !self.catalog().specs.contains_key(kind) {
+            let message = format!("this agent supervises no module of type {kind}");
+            return Err(Fault::no_module(message).at("type"));
+        }
+        check(tuning)?;
+        let tuned = self.records.tuned().get(kind).cloned().unwrap_or_default().with(tuning);
+        for instance in self.roster.living(kind) {
+            for op in ops(tuning, tuned.revision) {
+                self.tell(&instance, op).await?;
+            }
+        }
+        self.records
+            .set_tuned(kind, tuned)
+            .map_err(|error| Fault::new(ErrorCode::Unavailable, error.to_string()))?;
+        tracing::info!(%kind, ?tuning, "module tuned by an operator");
+        self.poke.notify_one();
+        Ok(())
+    }
+
+    async fn tell(&self, instance: &InstanceId, op: ModuleOp) -> Result<(), Fault> {
+        let subject = subject::module_control(&self.config.id, instance);
+        let is_level = matches!(op, ModuleOp::LogLevel { .. });
+        let control = ModuleControl { v: 1, op };
+        let told: nats::Result<ControlReply> =
+            self.client.request_within(&subject, &control, HeaderMap::new(), WITHIN).await;
+        match told {
+            Ok(ControlReply { ok: true, .. }) => Ok(()),
+            Ok(ControlReply { error, .. }) => {
+                let fault = error.unwrap_or_else(|| {
+                    Fault::new(ErrorCode::Unavailable, format!("{instance} does not do it, without a reason"))
+                });
+                // A module knows the field by another name than whoever asked.
+                Err(if is_level { fault.at("log_level") } else { fault })
+            }
+            // One that is not there, or not yet, is started so.
+            Err(nats::Error::NoResponders { .. }) => Ok(()),
+            Err(error) => Err(Fault::new(ErrorCode::Unavailable, format!("{instance}: {error}"))),
+        }
+    }
+}
+
+impl Tuned {
+    /// How the module is to run with this.
+    pub(super) fn apply(&self, spec: &mut Spec) {
+        let Tuning { instances, slots, log_level, config } = &self.tuning;
+        spec.instances = instances.unwrap_or(spec.instances);
+        spec.slots = slots.or(spec.slots);
+        spec.log_level.clone_from(log_level);
+        if let Some(config) = config {
+            spec.config.clone_from(config);
+        }
+    }
+}
+
+fn ops(tuning: &Tuning, revision: u64) -> Vec<ModuleOp> {
+    let mut ops = Vec::new();
+    // The one that may be refused for what it says comes first.
+    if let Some(config) = &tuning.config {
+        ops.push(ModuleOp::Config { revision, config: config.clone() });
+    }
+    if let Some(level) = &tuning.log_level {
+        ops.push(ModuleOp::LogLevel { level: level.clone() });
+    }
+    if let Some(slots) = tuning.slots {
+        ops.push(ModuleOp::Slots { slots });
+    }
+    ops
+}
+
+fn check(tuning: &Tuning) -> Result<(), Fault> {
+    let within = |field: &str, value: Option<u32>, most: u32| match value {
+        Some(value) if !(1..=most).contains(&value) => Err(Fault::invalid(field, format!("use 1 to {most}"))),
+        _ => Ok(()),
+    };
+    within("instances", tuning.instances, MOST_INSTANCES)?;
+    within("slots", tuning.slots, MOST_SLOTS)?;
+    if *tuning == Tuning::default() {
+        return Err(Fault::invalid(
+            "instances",
+            "nothing is to change: give instances, slots, log_level or config",
+        ));
+    }
+    Ok(())
+}
