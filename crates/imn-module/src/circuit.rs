@@ -69,14 +69,15 @@ impl Circuits {
         }
     }
 
-    /// Circuits that let nothing through, or a trial only.
-    pub(crate) fn open(&self) -> u32 {
-        self.targets.values().filter(|circuit| circuit.until.is_some()).count() as u32
+    /// Circuits that let nothing through, or a trial only. One that nobody has asked for long after its pause is
+    /// forgotten.
+    pub(crate) fn open(&self, now: Instant) -> u32 {
+        self.targets.values().filter(|circuit| circuit.is_open(now)).count() as u32
     }
 
     fn fault(&mut self, target: &str, now: Instant) {
         if !self.targets.contains_key(target) && self.targets.len() >= MOST {
-            self.targets.retain(|_, circuit| circuit.until.is_some());
+            self.targets.retain(|_, circuit| circuit.is_open(now));
             if self.targets.len() >= MOST {
                 return;
             }
@@ -84,12 +85,20 @@ impl Circuits {
         let closed = Circuit { faults: 0, pause: FIRST_PAUSE, until: None, trial: false };
         let circuit = self.targets.entry(target.to_owned()).or_insert(closed);
         circuit.faults = circuit.faults.saturating_add(1);
-        if std::mem::take(&mut circuit.trial) {
+        // One that was let through before the circuit opened is not the trial.
+        let over = circuit.until.is_some_and(|until| now >= until);
+        if over && std::mem::take(&mut circuit.trial) {
             circuit.pause = (circuit.pause * 2).min(LAST_PAUSE);
             circuit.until = Some(now + circuit.pause);
         } else if circuit.faults >= FAULTS && circuit.until.is_none() {
             circuit.until = Some(now + circuit.pause);
         }
+    }
+}
+
+impl Circuit {
+    fn is_open(&self, now: Instant) -> bool {
+        self.until.is_some_and(|until| now < until + LAST_PAUSE)
     }
 }
 
@@ -126,7 +135,7 @@ mod tests {
         let refused = circuits.admit(TARGET, at(4)).unwrap_err();
         assert_eq!((refused.code, refused.retryable, refused.retry_after_ms), (425, true, Some(6_000)));
         circuits.admit("192.0.2.2", at(4)).unwrap();
-        assert_eq!(circuits.open(), 1);
+        assert_eq!((circuits.open(at(4)), circuits.open(at(1_000))), (1, 0));
 
         // One job is tried; it fails, and the pause doubles.
         circuits.admit(TARGET, at(10)).unwrap();
@@ -139,7 +148,7 @@ mod tests {
         circuits.admit(TARGET, at(30)).unwrap();
         circuits.ended(TARGET, None, Duration::ZERO, at(31));
         circuits.admit(TARGET, at(31)).unwrap();
-        assert_eq!(circuits.open(), 0);
+        assert_eq!(circuits.open(at(31)), 0);
     }
 
     #[test]

@@ -229,7 +229,7 @@ impl Desk {
             errors: state.errors,
             busy: state.busy,
             unreported: state.unreported.len(),
-            circuits_open: state.circuits.open(),
+            circuits_open: state.circuits.open(Instant::now()),
         }
     }
 }

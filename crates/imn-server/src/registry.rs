@@ -137,11 +137,11 @@ impl Registry {
         state.instances.values().filter(|i| i.agent == *agent).map(|i| aged(i, now_us)).collect()
     }
 
-    /// The agent that an instance belongs to, as far as anything was heard of it lately.
-    pub(crate) fn holder(&self, instance: &InstanceId, now_us: i64) -> Option<AgentId> {
-        let state = self.read();
-        let known = state.instances.get(instance)?;
-        (aged(known, now_us).state != ModuleState::Lost).then(|| known.agent.clone())
+    /// The known agent whose instance this is by its name: of those that it may be of, the one with the longest id.
+    pub(crate) fn owner(&self, instance: &InstanceId) -> Option<AgentId> {
+        let name = instance.as_str();
+        let of = |id: &&AgentId| name.strip_prefix(id.as_str()).is_some_and(|rest| rest.starts_with('-'));
+        self.read().agents.keys().filter(of).max_by_key(|id| id.as_str().len()).cloned()
     }
 
     /// The types that any agent has, or had when it was last heard of.
@@ -210,7 +210,9 @@ impl Registry {
             .map(|module| module.instance.clone())
             .collect();
         for instance in gone {
-            state.instances.remove(&instance);
+            if state.instances.get(&instance).is_some_and(|known| known.agent == heartbeat.agent) {
+                state.instances.remove(&instance);
+            }
         }
         let entry = state.agents.entry(heartbeat.agent.clone()).or_insert_with(|| Entry {
             agent: blank(&heartbeat.agent, now_us),
@@ -429,6 +431,18 @@ mod tests {
             r#"{{"v":1,"agent":"a","time":"2026-01-01T00:00:00Z","status":"active","version":"1","uptime_s":1,"modules":[{modules}],"targets":0,"rounds_per_s":0.0,"spool":{{"bytes":0,"rows":0,"oldest_s":0}},"assignment":{{"generation":0,"hash":""}},"clock":{{"offset_us":null,"synced":false}},"cpu_pct":0.0,"rss_mb":0.0}}"#
         );
         serde_json::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn an_instance_is_of_the_agent_with_the_longest_name() {
+        let registry = Registry::default();
+        for agent in ["a", "a-b", "b"] {
+            registry.heartbeat(Heartbeat { agent: agent.parse().unwrap(), ..beat("") }, 1);
+        }
+        let owner = |instance: &str| registry.owner(&instance.parse().unwrap()).map(|agent| agent.to_string());
+        assert_eq!(owner("a-icmp-0").as_deref(), Some("a"));
+        assert_eq!(owner("a-b-icmp-0").as_deref(), Some("a-b"), "be it one of a's type b-icmp");
+        assert_eq!(owner("ab-icmp-0"), None);
     }
 
     #[test]

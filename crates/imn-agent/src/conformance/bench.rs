@@ -142,13 +142,17 @@ impl Bench {
             // A failure means that it has ended already.
             let _ = identity.signal(Signal::SIGTERM);
         }
-        timeout(within, child.wait()).await.ok()?.ok()
+        let ended = timeout(within, child.wait()).await;
+        if ended.is_err() {
+            // It is killed with what it has left behind, and started anew by who wants it.
+            sweep(&mut child).await;
+        }
+        ended.ok()?.ok()
     }
 
     pub(super) async fn end(mut self) {
         if let Some(mut child) = self.child.take() {
-            // It may have ended by itself.
-            let _ = child.kill().await;
+            sweep(&mut child).await;
         }
     }
 
@@ -283,6 +287,23 @@ impl Bench {
         let message = message.ok_or_else(|| format!("no health within {} s", within.as_secs()))?;
         same("subject", &message.subject.as_str(), &subject::health(&self.instance).as_str())?;
         read(&message)
+    }
+}
+
+/// Kills a process and its group; either may have ended by itself.
+async fn sweep(child: &mut Child) {
+    if let Some(pid) = child.id() {
+        let _ = nix::sys::signal::killpg(nix::unistd::Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
+    }
+    let _ = child.kill().await;
+}
+
+impl Drop for Bench {
+    /// Where nobody waits for the end, its group is not left behind either.
+    fn drop(&mut self) {
+        if let Some(pid) = self.child.as_ref().and_then(Child::id) {
+            let _ = nix::sys::signal::killpg(nix::unistd::Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
+        }
     }
 }
 

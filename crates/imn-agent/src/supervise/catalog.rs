@@ -128,8 +128,9 @@ impl Catalog {
         if hidden || manifest || !meta.is_file() || meta.permissions().mode() & 0o111 == 0 {
             return;
         }
+        let manifest = fs::metadata(path.with_extension("toml")).and_then(|meta| meta.modified());
         if let Some(before) = before
-            && meta.modified().is_ok_and(is_fresh)
+            && (meta.modified().is_ok_and(is_fresh) || manifest.is_ok_and(is_fresh))
         {
             let same = before.specs.values().find(|spec| spec.program == path);
             self.specs.extend(same.map(|spec| (spec.kind.clone(), spec.clone())));

@@ -26,6 +26,10 @@ use crate::{Error, Result, roster::Phase};
 pub(super) const DRAIN_WITHIN: Duration = Duration::from_secs(7);
 /// A process that drained on somebody else's word must have run so long for that to count as no crash.
 const ORDERLY_AFTER: Duration = Duration::from_secs(1);
+/// How often an instance is looked at that is still to be told how to run.
+const TELL_EVERY: Duration = Duration::from_millis(200);
+/// How an exit of 0 is told.
+const EXIT_SUCCESS: &str = "exit status: 0";
 /// How often credentials that are missing are asked for.
 const VOUCH_EVERY: Duration = Duration::from_secs(1);
 /// How long the next instance waits for a replaced one to be ready.
@@ -141,14 +145,29 @@ impl Keeper {
                 }
             }
             Some(process) => {
+                // An order that came while it was being started, or before it listened, is told as soon as it does.
+                let differs = process.told.as_ref().is_some_and(|told| {
+                    (&told.slots, &told.log_level, &told.config) != (&spec.slots, &spec.log_level, &spec.config)
+                });
+                let listens = matches!(
+                    supervisor.roster.state(&self.instance),
+                    Some(ModuleState::Ready | ModuleState::Saturated)
+                );
+                if differs && listens {
+                    match supervisor.catch_up(&self.instance, spec).await {
+                        Ok(()) => process.told = Some(Arc::clone(spec)),
+                        Err(fault) => tracing::warn!(instance = %self.instance, %fault, "module not tuned yet"),
+                    }
+                }
                 tokio::select! {
+                    () = tokio::time::sleep(TELL_EVERY), if differs => {}
                     how = process.exited() => {
                         let ran = process.since.elapsed();
                         process.sweep_group();
                         self.process = None;
                         let drained = supervisor.roster.state(&self.instance) == Some(ModuleState::Draining);
                         // One that always ends at once is no better for doing it in order.
-                        if drained && ran >= ORDERLY_AFTER {
+                        if drained && how == EXIT_SUCCESS && ran >= ORDERLY_AFTER {
                             self.ended_in_order(how).await;
                         } else {
                             self.ended(how, ran).await;

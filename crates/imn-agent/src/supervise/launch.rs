@@ -6,13 +6,16 @@ use std::{
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use imn_contract::{Encoding, InstanceId, encode, latest::ModuleConfig};
 use imn_runtime::process::{Identity, Signal};
 use nix::sys::signal::killpg;
-use rustix::process::{Pid, Resource, Rlimit, prlimit, setpriority_process};
+use rustix::process::{
+    Pid, Resource, Rlimit, getpriority_process, getrlimit, prlimit, setpriority_process,
+};
 use tokio::{io::AsyncWriteExt, process::Child};
 
 use super::{
@@ -31,6 +34,8 @@ const LOG_LIMIT: u64 = 10 * 1024 * 1024;
 pub(super) struct Launched {
     pub(super) identity: Identity,
     pub(super) fingerprint: String,
+    /// How it was told to run; unknown of one that was taken over.
+    pub(super) told: Option<Arc<Spec>>,
     pub(super) since: Instant,
     /// Absent when it was taken over.
     child: Option<Child>,
@@ -44,6 +49,7 @@ impl Launched {
         Self {
             identity: record.process.clone(),
             fingerprint: record.fingerprint.clone(),
+            told: None,
             since: Instant::now(),
             child: None,
             log: None,
@@ -74,10 +80,12 @@ impl Launched {
             .and_then(Identity::of)
             .ok_or_else(|| failed(io::Error::other("it ended before it could be looked at")))?;
         // It has not read its configuration yet, so it has done nothing.
-        bound(spec.limits, identity.pid).map_err(|error| failed(error.into()))?;
+        bound(spec.limits, identity.pid)
+            .map_err(|error| failed(io::Error::other(format!("set the limits of its manifest: {error}"))))?;
         Ok(Self {
             identity,
             fingerprint: spec.fingerprint.clone(),
+            told: Some(Arc::new(spec.clone())),
             since: Instant::now(),
             child: Some(child),
             log: Some((log.to_owned(), from)),
@@ -153,17 +161,20 @@ impl Launched {
 fn bound(limits: Limits, pid: u32) -> rustix::io::Result<()> {
     let process = Pid::from_raw(pid.cast_signed());
     let set = |resource: Resource, most: u64| {
+        // More than this process may use itself cannot be given.
+        let most = getrlimit(resource).maximum.map_or(most, |own| most.min(own));
         let limit = Rlimit { current: Some(most), maximum: Some(most) };
         prlimit(process, resource, limit).map(drop)
     };
     if let Some(mb) = limits.memory_mb {
-        set(Resource::Data, mb << 20)?;
+        set(Resource::Data, mb.saturating_mul(1 << 20))?;
     }
     if let Some(files) = limits.open_files {
         set(Resource::Nofile, files)?;
     }
     if let Some(nice) = limits.nice {
-        setpriority_process(process, nice)?;
+        let own = getpriority_process(None)?;
+        setpriority_process(process, nice.max(own))?;
     }
     Ok(())
 }

@@ -52,8 +52,6 @@ struct Content {
 pub(super) struct Tuned {
     #[serde(flatten)]
     pub(super) tuning: Tuning,
-    /// Counts its configurations.
-    pub(super) revision: u64,
 }
 
 impl Tuned {
@@ -61,7 +59,6 @@ impl Tuned {
     pub(super) fn with(&self, given: &Tuning) -> Self {
         let (was, new) = (self.tuning.clone(), given.clone());
         Self {
-            revision: self.revision + u64::from(new.config.is_some()),
             tuning: Tuning {
                 instances: new.instances.or(was.instances),
                 slots: new.slots.or(was.slots),

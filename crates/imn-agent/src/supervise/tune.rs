@@ -8,7 +8,7 @@ use imn_contract::{
     latest::{ControlReply, ModuleControl, ModuleOp, Tuning},
     subject,
 };
-use imn_runtime::nats;
+use imn_runtime::{clock, nats};
 
 use super::{Supervisor, catalog::Spec, record::Tuned};
 
@@ -30,9 +30,10 @@ impl Supervisor {
         }
         check(tuning)?;
         let tuned = self.records.tuned().get(kind).cloned().unwrap_or_default().with(tuning);
-        for instance in self.roster.living(kind) {
-            for op in ops(tuning, tuned.revision) {
-                self.tell(&instance, op).await?;
+        let own: Vec<InstanceId> = self.records.all().into_iter().map(|record| record.instance).collect();
+        for instance in self.roster.living(kind).iter().filter(|instance| own.contains(instance)) {
+            for op in ops(tuning) {
+                self.tell(instance, op).await?;
             }
         }
         self.records
@@ -40,6 +41,20 @@ impl Supervisor {
             .map_err(|error| Fault::new(ErrorCode::Unavailable, error.to_string()))?;
         tracing::info!(%kind, ?tuning, "module tuned by an operator");
         self.poke.notify_one();
+        Ok(())
+    }
+
+    /// Tells an instance all that it was started without.
+    pub(super) async fn catch_up(&self, instance: &InstanceId, spec: &Spec) -> Result<(), Fault> {
+        let tuning = Tuning {
+            instances: None,
+            slots: spec.slots,
+            log_level: spec.log_level.clone(),
+            config: Some(spec.config.clone()),
+        };
+        for op in ops(&tuning) {
+            self.tell(instance, op).await?;
+        }
         Ok(())
     }
 
@@ -78,7 +93,10 @@ impl Tuned {
     }
 }
 
-fn ops(tuning: &Tuning, revision: u64) -> Vec<ModuleOp> {
+/// What instances are to be told. A configuration's revision is the time: an instance that has one already, of an order
+/// that others refused, takes the next all the same.
+fn ops(tuning: &Tuning) -> Vec<ModuleOp> {
+    let revision = u64::try_from(clock::now_us()).unwrap_or_default();
     let mut ops = Vec::new();
     // The one that may be refused for what it says comes first.
     if let Some(config) = &tuning.config {

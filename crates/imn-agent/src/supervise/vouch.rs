@@ -37,7 +37,9 @@ pub(super) async fn credentials(
         Vouch { v: 1, kind: kind.clone(), instance: instance.clone(), public_key: applicant.public_key() };
     let asked: nats::Result<VouchReply> =
         client.request_within(&subject::vouch(agent), &vouch, HeaderMap::new(), WITHIN).await;
-    let reply = asked.map_err(|error| failed(format!("the server does not answer: {error}")))?;
+    let reply = asked.map_err(|error| {
+        failed(format!("{missing}; and no server vouches for it ({error}): one with --keys-dir does"))
+    })?;
     let Some(jwt) = reply.jwt else {
         return Err(failed(
             reply.error.map_or_else(|| "the server sent none".to_owned(), |fault| fault.message),

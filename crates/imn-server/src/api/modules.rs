@@ -324,9 +324,9 @@ async fn switch(
     }
     let control = AgentControl { v: 1, op };
     let answers = join_all(agents.iter().map(|agent| tell(&api.context, agent, &control))).await;
-    // What is wrong with what was asked is so for every agent.
-    if let Some(Err(fault)) = answers.iter().find(|answer| matches!(answer, Err(fault) if fault.code == 400))
-    {
+    // Where nobody has done it, what is wrong with what was asked comes first.
+    let wrong = answers.iter().find_map(|answer| answer.as_ref().err().filter(|fault| fault.code == 400));
+    if let Some(fault) = wrong.filter(|_| answers.iter().all(Result::is_err)) {
         return Err(fault.clone().into());
     }
     let told: Vec<Told> = agents

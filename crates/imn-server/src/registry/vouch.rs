@@ -15,7 +15,7 @@ use imn_runtime::{
     task::Stop,
 };
 
-use crate::{clock::now_us, context::Context};
+use crate::context::Context;
 
 /// Answers agents, as one of the servers, until `stop`. Whoever may publish on an agent's subject is that agent.
 pub(crate) async fn vouch(context: Context, authority: Arc<Authority>, stop: Stop) -> nats::Result<()> {
@@ -47,10 +47,11 @@ fn sign(context: &Context, authority: &Authority, request: &Raw, vouch: &Vouch) 
     let agent = AgentId::new(subject::last_token(&request.subject))
         .map_err(|error| Fault::invalid("agent", error.to_string()))?;
     check(&agent, vouch)?;
-    // An agent and a type whose names have dashes may make the name of another's instance: who was first has it.
-    let holder = context.registry.holder(&vouch.instance, now_us());
-    if let Some(holder) = holder.filter(|holder| *holder != agent) {
-        let message = format!("{} is an instance of the agent {holder}", vouch.instance);
+    // An agent and a type whose names have dashes may make the name of another's instance. Who is an agent, only the
+    // agents' own heartbeats say.
+    let owner = context.registry.owner(&vouch.instance);
+    if let Some(owner) = owner.filter(|owner| *owner != agent) {
+        let message = format!("{} is an instance of the agent {owner}", vouch.instance);
         return Err(Fault::new(ErrorCode::Denied, message).at("instance"));
     }
     let role =

@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, Write},
+    os::unix::fs::DirBuilderExt,
     time::Duration,
 };
 
@@ -11,6 +12,7 @@ use imn_contract::ModuleType;
 use imn_runtime::{
     credential::Authority,
     nats_server::{self, NatsServer},
+    task::Signals,
 };
 use imn_sink::format::list::{self, Column};
 use reqwest::Method;
@@ -98,24 +100,30 @@ async fn check(args: CheckArgs) -> Result<Code> {
     let slow = (!args.slow.is_empty()).then(|| params(&args.slow)).transpose()?;
     let slow = slow.map(|slow| plain.clone().into_iter().chain(slow).collect());
     let candidate = Candidate { program, args: args.args, kind, target: args.target, params: plain, slow };
-    let directory = std::env::temp_dir().join(format!("imn-check-{}", std::process::id()));
+    let directory = std::env::temp_dir().join(format!("imn-check-{:016x}", rand::random::<u64>()));
+    // Nobody else may have made it.
+    std::fs::DirBuilder::new().mode(0o700).create(&directory)?;
+    let mut signals = Signals::listen()?;
     let authority = Authority::open(&directory.join("keys"))?;
     let config = nats_server::Config { directory: directory.join("nats"), binary: None };
     let server = NatsServer::start(&config, &authority).await?;
     let place = Place { nats_url: server.url(), authority: &authority, log: directory.join("module.log") };
     let mut out = io::stdout().lock();
     let mut told = Ok(());
-    let kept = check_module(&candidate, &place, |name, verdict| {
+    let checking = check_module(&candidate, &place, |name, verdict| {
         let line = match verdict {
             Verdict::Kept => writeln!(out, "ok      {name}"),
             Verdict::LeftOut(why) => writeln!(out, "left    {name}: {why} (--slow-param)"),
             Verdict::Broken(instead) => writeln!(out, "BROKEN  {name}: {instead}"),
         };
         told = line.and_then(|()| out.flush());
-    })
-    .await;
+    });
+    let kept = tokio::select! {
+        kept = checking => Some(kept),
+        _ = signals.next() => None,
+    };
     server.stop(NATS_STOP).await;
-    let kept = kept?;
+    let Some(kept) = kept.transpose()? else { return Ok(Code::Interrupted) };
     told?;
     if kept {
         writeln!(out, "{} keeps the contract", args.program.display())?;

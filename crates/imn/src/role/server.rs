@@ -47,7 +47,7 @@ async fn run(args: ServerArgs) -> Result<Code> {
     config.seed_targets = args.seed_target;
     config.scrape = settings::scrape_modules()?;
     config.scrape_agent = args.probe_agent;
-    config.authority = args.keys_dir.as_deref().map(Authority::open).transpose()?.map(Arc::new);
+    config.authority = args.keys_dir.as_deref().map(authority).transpose()?.map(Arc::new);
     let mut running = Server::start(config, client, catalog, Arc::new(results)).await?;
     tokio::select! {
         signal = signals.next() => tracing::info!(signal, "draining"),
@@ -57,6 +57,16 @@ async fn run(args: ServerArgs) -> Result<Code> {
         }
     }
     Ok(super::ended(&running.drain(DRAIN).await))
+}
+
+/// The authority whose keys are there; a server makes none, since NATS would not trust them.
+fn authority(directory: &Path) -> Result<Authority> {
+    for key in ["operator.nk", "account.nk"] {
+        if !directory.join(key).is_file() {
+            return Err(Exit::usage(format!("--keys-dir {}: there is no {key}", directory.display())).into());
+        }
+    }
+    Ok(Authority::open(directory)?)
 }
 
 /// A new catalog gets a key, or nobody could ever log in.
