@@ -439,7 +439,8 @@ mod tests {
         for agent in ["a", "a-b", "b"] {
             registry.heartbeat(Heartbeat { agent: agent.parse().unwrap(), ..beat("") }, 1);
         }
-        let owner = |instance: &str| registry.owner(&instance.parse().unwrap()).map(|agent| agent.to_string());
+        let owner =
+            |instance: &str| registry.owner(&instance.parse().unwrap()).map(|agent| agent.to_string());
         assert_eq!(owner("a-icmp-0").as_deref(), Some("a"));
         assert_eq!(owner("a-b-icmp-0").as_deref(), Some("a-b"), "be it one of a's type b-icmp");
         assert_eq!(owner("ab-icmp-0"), None);

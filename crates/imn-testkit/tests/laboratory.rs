@@ -217,11 +217,8 @@ fn routers_answer_every_expired_packet_and_captures_are_complete() {
         // Two hundred at a time exceed what a kernel answers in a second by default, many times over.
         let options = ["-c", "200", "-l", "200", "-t", "1", "-W", "1", &destination.to_string()];
         let outcome = ping.args(options).run(Duration::from_mins(1)).unwrap();
-        assert!(
-            outcome.stdout.contains("200 packets transmitted, 0 received, +200 errors"),
-            "{}",
-            outcome.stdout
-        );
+        // How many of the answers ping reads is its own affair: one comes with the error of a send now and then.
+        assert!(outcome.stdout.contains("200 packets transmitted, 0 received"), "{}", outcome.stdout);
     }
     assert_eq!(lab.stats("r", "a").unwrap().class(Class::IcmpOther).delivered, 400);
     let fates = lab.echoes_where(|_, _| true).unwrap();

@@ -147,7 +147,8 @@ impl Keeper {
             Some(process) => {
                 // An order that came while it was being started, or before it listened, is told as soon as it does.
                 let differs = process.told.as_ref().is_some_and(|told| {
-                    (&told.slots, &told.log_level, &told.config) != (&spec.slots, &spec.log_level, &spec.config)
+                    (&told.slots, &told.log_level, &told.config)
+                        != (&spec.slots, &spec.log_level, &spec.config)
                 });
                 let listens = matches!(
                     supervisor.roster.state(&self.instance),
@@ -156,7 +157,9 @@ impl Keeper {
                 if differs && listens {
                     match supervisor.catch_up(&self.instance, spec).await {
                         Ok(()) => process.told = Some(Arc::clone(spec)),
-                        Err(fault) => tracing::warn!(instance = %self.instance, %fault, "module not tuned yet"),
+                        Err(fault) => {
+                            tracing::warn!(instance = %self.instance, %fault, "module not tuned yet")
+                        }
                     }
                 }
                 tokio::select! {

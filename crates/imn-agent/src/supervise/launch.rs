@@ -13,9 +13,7 @@ use std::{
 use imn_contract::{Encoding, InstanceId, encode, latest::ModuleConfig};
 use imn_runtime::process::{Identity, Signal};
 use nix::sys::signal::killpg;
-use rustix::process::{
-    Pid, Resource, Rlimit, getpriority_process, getrlimit, prlimit, setpriority_process,
-};
+use rustix::process::{Pid, Resource, Rlimit, getpriority_process, getrlimit, prlimit, setpriority_process};
 use tokio::{io::AsyncWriteExt, process::Child};
 
 use super::{

@@ -33,6 +33,7 @@ impl Supervisor {
         let own: Vec<InstanceId> = self.records.all().into_iter().map(|record| record.instance).collect();
         for instance in self.roster.living(kind).iter().filter(|instance| own.contains(instance)) {
             for op in ops(tuning) {
+                // One that is not there, or not yet, is told or started so by its keeper.
                 self.tell(instance, op).await?;
             }
         }
@@ -53,19 +54,23 @@ impl Supervisor {
             config: Some(spec.config.clone()),
         };
         for op in ops(&tuning) {
-            self.tell(instance, op).await?;
+            if !self.tell(instance, op).await? {
+                let message = format!("{instance} does not listen yet");
+                return Err(Fault::new(ErrorCode::Unavailable, message));
+            }
         }
         Ok(())
     }
 
-    async fn tell(&self, instance: &InstanceId, op: ModuleOp) -> Result<(), Fault> {
+    /// Whether the instance was there to do it.
+    async fn tell(&self, instance: &InstanceId, op: ModuleOp) -> Result<bool, Fault> {
         let subject = subject::module_control(&self.config.id, instance);
         let is_level = matches!(op, ModuleOp::LogLevel { .. });
         let control = ModuleControl { v: 1, op };
         let told: nats::Result<ControlReply> =
             self.client.request_within(&subject, &control, HeaderMap::new(), WITHIN).await;
         match told {
-            Ok(ControlReply { ok: true, .. }) => Ok(()),
+            Ok(ControlReply { ok: true, .. }) => Ok(true),
             Ok(ControlReply { error, .. }) => {
                 let fault = error.unwrap_or_else(|| {
                     Fault::new(ErrorCode::Unavailable, format!("{instance} does not do it, without a reason"))
@@ -73,8 +78,7 @@ impl Supervisor {
                 // A module knows the field by another name than whoever asked.
                 Err(if is_level { fault.at("log_level") } else { fault })
             }
-            // One that is not there, or not yet, is started so.
-            Err(nats::Error::NoResponders { .. }) => Ok(()),
+            Err(nats::Error::NoResponders { .. }) => Ok(false),
             Err(error) => Err(Fault::new(ErrorCode::Unavailable, format!("{instance}: {error}"))),
         }
     }
