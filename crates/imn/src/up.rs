@@ -101,7 +101,7 @@ impl Site {
             vacated(&self.agent_state(), AGENT_DRAIN).await;
             let mut agent = Child::start(self.agent()?)?;
             let troubles = tokio::select! {
-                troubles = self.connect.wait_modules(MODULES_WITHIN) => troubles?,
+                troubles = self.connect.wait_modules(&self.agent, MODULES_WITHIN) => troubles?,
                 () = agent.supervise() => Vec::new(),
             };
             anyhow::Ok((agent, troubles))

@@ -57,6 +57,7 @@ fn a_module_is_plugged_in_killed_and_taken_out() {
         return imn_testkit::skip("hot_plug", "no Python with nats-py; `cargo xtask test` installs it");
     };
     let network = Network::start();
+    network.wait_get("/api/v1/agents/local", SOON, |body| (body["status"] == "active").then_some(()));
     network.wait_get("/api/v1/modules", SOON, |body| {
         let items = body["items"].as_array()?;
         items.iter().all(|module| module["state"] == "ready").then_some(())

@@ -158,7 +158,7 @@ impl Keeper {
                     match supervisor.catch_up(&self.instance, spec).await {
                         Ok(()) => process.told = Some(Arc::clone(spec)),
                         Err(fault) => {
-                            tracing::warn!(instance = %self.instance, %fault, "module not tuned yet")
+                            tracing::warn!(instance = %self.instance, %fault, "module not tuned yet");
                         }
                     }
                 }

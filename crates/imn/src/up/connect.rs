@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use imn_contract::AgentId;
 use imn_runtime::{
     credential::{Authority, Role},
     file,
@@ -104,7 +105,7 @@ impl Connect {
     }
 
     /// Waits until the agent's modules are ready; what is not ready by then, with the reason.
-    pub(super) async fn wait_modules(&self, deadline: Duration) -> Result<Vec<String>> {
+    pub(super) async fn wait_modules(&self, agent: &AgentId, deadline: Duration) -> Result<Vec<String>> {
         let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(2)).build()?;
         let url = format!("{}/api/v1/modules", self.http_url());
         let end = tokio::time::Instant::now() + deadline;
@@ -115,7 +116,11 @@ impl Connect {
                 Err(_) => Vec::new(),
             };
             let waiting: Vec<_> = modules.iter().filter(|module| module.state != "ready").collect();
-            if !modules.is_empty() && waiting.is_empty() {
+            // Before the agent itself is heard of, those that have announced themselves are not all.
+            let agent = format!("{}/api/v1/agents/{agent}", self.http_url());
+            let known = client.get(agent).bearer_auth(&self.content.api_key).send().await;
+            let known = known.is_ok_and(|answer| answer.status().is_success());
+            if known && !modules.is_empty() && waiting.is_empty() {
                 return Ok(Vec::new());
             }
             if tokio::time::Instant::now() >= end {
