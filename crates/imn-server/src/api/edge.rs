@@ -55,7 +55,8 @@ pub(crate) async fn edge(request: Request, next: Next) -> Response {
     response
 }
 
-/// A write that found no space tells that the catalog is not ready; a later one that it is again.
+/// A write that found no space tells that the catalog is not ready; whoever keeps the registry finds out by writing when
+/// it is again.
 pub(crate) async fn notice_full_disk(State(api): State<Api>, request: Request, next: Next) -> Response {
     let response = next.run(request).await;
     if response.status() == StatusCode::INSUFFICIENT_STORAGE {
