@@ -188,13 +188,13 @@ impl Supervisor {
         let tuned = self.records.tuned();
         for spec in self.catalog().specs.values() {
             let mut spec = spec.clone();
-            if let Some(tuned) = tuned.get(&spec.kind) {
-                tuned.apply(&mut spec);
+            if let Some(tuning) = tuned.get(&spec.kind) {
+                tune::apply(tuning, &mut spec);
             }
-            let shared = Arc::new(spec.clone());
-            for slot in 0..spec.instances {
-                let instance = InstanceId::slot(agent, &spec.kind, slot)
-                    .map_err(|source| Error::Name { kind: spec.kind.to_string(), source })?;
+            let shared = Arc::new(spec);
+            for slot in 0..shared.instances {
+                let instance = InstanceId::slot(agent, &shared.kind, slot)
+                    .map_err(|source| Error::Name { kind: shared.kind.to_string(), source })?;
                 wanted.insert(instance, Arc::clone(&shared));
             }
         }

@@ -43,30 +43,9 @@ struct Content {
     /// Types that an operator has disabled.
     #[serde(default)]
     disabled: Vec<ModuleType>,
+    /// What an operator has set for each type.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    tuned: BTreeMap<ModuleType, Tuned>,
-}
-
-/// What an operator has set for a type.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct Tuned {
-    #[serde(flatten)]
-    pub(super) tuning: Tuning,
-}
-
-impl Tuned {
-    /// With what is given in the place of what was.
-    pub(super) fn with(&self, given: &Tuning) -> Self {
-        let (was, new) = (self.tuning.clone(), given.clone());
-        Self {
-            tuning: Tuning {
-                instances: new.instances.or(was.instances),
-                slots: new.slots.or(was.slots),
-                log_level: new.log_level.or(was.log_level),
-                config: new.config.or(was.config),
-            },
-        }
-    }
+    tuned: BTreeMap<ModuleType, Tuning>,
 }
 
 /// The file, written anew as a whole at each change.
@@ -80,7 +59,7 @@ pub(super) struct Records {
 struct State {
     instances: BTreeMap<InstanceId, Record>,
     disabled: Vec<ModuleType>,
-    tuned: BTreeMap<ModuleType, Tuned>,
+    tuned: BTreeMap<ModuleType, Tuning>,
 }
 
 impl Records {
@@ -132,13 +111,13 @@ impl Records {
     }
 
     /// What an operator has set for each type.
-    pub(super) fn tuned(&self) -> BTreeMap<ModuleType, Tuned> {
+    pub(super) fn tuned(&self) -> BTreeMap<ModuleType, Tuning> {
         self.lock().tuned.clone()
     }
 
-    pub(super) fn set_tuned(&self, kind: &ModuleType, tuned: Tuned) -> Result<(), file::Error> {
+    pub(super) fn set_tuned(&self, kind: &ModuleType, tuning: Tuning) -> Result<(), file::Error> {
         self.change(|state| {
-            state.tuned.insert(kind.clone(), tuned);
+            state.tuned.insert(kind.clone(), tuning);
         })
     }
 

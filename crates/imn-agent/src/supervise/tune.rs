@@ -10,7 +10,7 @@ use imn_contract::{
 };
 use imn_runtime::{clock, nats};
 
-use super::{Supervisor, catalog::Spec, record::Tuned};
+use super::{Supervisor, catalog::Spec};
 
 /// How long an instance may take to do what it is told.
 const WITHIN: Duration = Duration::from_secs(1);
@@ -29,7 +29,7 @@ impl Supervisor {
             return Err(Fault::no_module(message).at("type"));
         }
         check(tuning)?;
-        let tuned = self.records.tuned().get(kind).cloned().unwrap_or_default().with(tuning);
+        let tuned = merged(self.records.tuned().remove(kind).unwrap_or_default(), tuning.clone());
         let own: Vec<InstanceId> = self.records.all().into_iter().map(|record| record.instance).collect();
         for instance in self.roster.living(kind).iter().filter(|instance| own.contains(instance)) {
             for op in ops(tuning) {
@@ -84,16 +84,24 @@ impl Supervisor {
     }
 }
 
-impl Tuned {
-    /// How the module is to run with this.
-    pub(super) fn apply(&self, spec: &mut Spec) {
-        let Tuning { instances, slots, log_level, config } = &self.tuning;
-        spec.instances = instances.unwrap_or(spec.instances);
-        spec.slots = slots.or(spec.slots);
-        spec.log_level.clone_from(log_level);
-        if let Some(config) = config {
-            spec.config.clone_from(config);
-        }
+/// What was set, with what is given in its place.
+fn merged(was: Tuning, given: Tuning) -> Tuning {
+    Tuning {
+        instances: given.instances.or(was.instances),
+        slots: given.slots.or(was.slots),
+        log_level: given.log_level.or(was.log_level),
+        config: given.config.or(was.config),
+    }
+}
+
+/// How a module is to run with what is set.
+pub(super) fn apply(tuning: &Tuning, spec: &mut Spec) {
+    let Tuning { instances, slots, log_level, config } = tuning;
+    spec.instances = instances.unwrap_or(spec.instances);
+    spec.slots = slots.or(spec.slots);
+    spec.log_level.clone_from(log_level);
+    if let Some(config) = config {
+        spec.config.clone_from(config);
     }
 }
 

@@ -228,11 +228,9 @@ async fn show(
     let mut instances = api.context.registry.instances(now_us());
     instances.retain(|i| i.kind.as_str() == canonical_type(&kind));
     let summary = summaries(&instances).pop().ok_or_else(|| Problem::not_found("module type", &kind))?;
-    let params_schema = instances
-        .iter()
-        .map(|i| &i.params_schema)
-        .find(|schema| !schema.is_null())
-        .cloned()
+    let params_schema = module_type(&kind)
+        .ok()
+        .and_then(|kind| api.context.registry.params_schema(&kind))
         .unwrap_or_default();
     let instances = instances.into_iter().map(ModuleInstance::from).collect();
     Ok(Json(ModuleTypeDetail { summary, instances, params_schema }))
@@ -277,9 +275,8 @@ async fn scale(
     Query(query): Query<SwitchQuery>,
     Body(scale): Body<Scale>,
 ) -> Result<Json<List<Told>>, Problem> {
-    let kind = module_type(&kind)?;
     let tuning = Tuning { instances: Some(scale.instances), ..Tuning::default() };
-    switch(&api, &by, AgentOp::Tune { kind: kind.clone(), tuning }, &kind, query.agent.as_deref()).await
+    tune(&api, &by, &kind, query.agent.as_deref(), tuning).await
 }
 
 /// Change how the instances of a module type run
@@ -295,10 +292,20 @@ async fn settings(
     Query(query): Query<SwitchQuery>,
     Body(settings): Body<Settings>,
 ) -> Result<Json<List<Told>>, Problem> {
-    let kind = module_type(&kind)?;
     let Settings { slots, log_level, config } = settings;
     let tuning = Tuning { instances: None, slots, log_level, config };
-    switch(&api, &by, AgentOp::Tune { kind: kind.clone(), tuning }, &kind, query.agent.as_deref()).await
+    tune(&api, &by, &kind, query.agent.as_deref(), tuning).await
+}
+
+async fn tune(
+    api: &Api,
+    by: &Principal,
+    kind: &str,
+    only: Option<&str>,
+    tuning: Tuning,
+) -> Result<Json<List<Told>>, Problem> {
+    let kind = module_type(kind)?;
+    switch(api, by, AgentOp::Tune { kind: kind.clone(), tuning }, &kind, only).await
 }
 
 fn module_type(text: &str) -> Result<ModuleType, Problem> {
