@@ -17,6 +17,7 @@ use crate::{
     job::Jobs,
     listen::Listener,
     metrics::Counters,
+    renew::Renewer,
     roster::Roster,
     scrape::Scraper,
     simple::Simple,
@@ -101,6 +102,13 @@ impl Agent {
             credentials: config.credentials.clone(),
         };
         voice.spawn("listener", ear.run(voice_ends.stop()));
+        let renewer = Renewer {
+            agent: config.id.clone(),
+            client: client.clone(),
+            supervisor: Arc::clone(&supervisor),
+            renewal: config.renewal.clone(),
+        };
+        voice.spawn("renewer", renewer.run(voice_ends.stop()));
         voice.spawn("heartbeat", Arc::clone(&heart).run(voice_ends.stop()));
         if let Some(listener) = listener {
             let desk = Arc::new(Desk {

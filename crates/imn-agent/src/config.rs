@@ -6,7 +6,7 @@ use imn_contract::{AgentId, InstanceId, ModuleType};
 use imn_runtime::nats;
 use serde_json::{Map, Value};
 
-use crate::scrape::Scraping;
+use crate::{renew::Renewal, scrape::Scraping};
 
 /// Where in the state directory the secrets of STAMP sessions are.
 const STAMP_KEYS: &str = "stamp-keys";
@@ -115,8 +115,8 @@ impl ModuleCredentials {
         Self { lookup: Arc::new(|_, _| None), keep: None, place: String::new(), required: false }
     }
 
-    /// The file `{instance}.creds` in a directory, read at each start of the instance. For one that is not there the agent
-    /// makes a key, asks the server to vouch for it, and writes the file.
+    /// The file `{instance}.creds` in a directory, read at each start of the instance. For one that is not there, or is
+    /// unreadable, the agent makes a key, asks the server to vouch for it, and writes the file; it is renewed in time.
     pub fn directory(directory: impl Into<PathBuf>) -> Self {
         let directory = directory.into();
         let place = format!("; {{instance}}.creds is looked for in {}", directory.display());
@@ -180,6 +180,8 @@ pub struct Config {
     pub program: PathBuf,
     /// Built-in modules to run.
     pub built_ins: Vec<BuiltIn>,
+    /// How its own credentials are renewed; absent: they are not.
+    pub renewal: Option<Renewal>,
     /// Where modules get their credentials.
     pub credentials: ModuleCredentials,
     /// Where its own listener is; absent: there is none.
@@ -219,6 +221,7 @@ impl Config {
             state_dir,
             program: program.into(),
             built_ins,
+            renewal: None,
             credentials: ModuleCredentials::none(),
             listen: None,
             api_key: None,

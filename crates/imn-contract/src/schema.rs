@@ -7,7 +7,7 @@ use crate::{
     v1::{
         AgentControl, Announce, AssignmentFile, AssignmentMeta, AssignmentShard, Attempt, BatchColumns,
         BgpOutcome, ControlReply, DnsOutcome, EchoOutcome, Health, Heartbeat, HostOutcome, HttpOutcome,
-        JobRequest, JobResult, JobView, LogLine, ModuleConfig, ModuleControl, PingOutcome, Progress,
+        JobRequest, JobResult, JobView, LogLine, ModuleConfig, ModuleControl, PingOutcome, Progress, Renewal,
         SimpleError, SimpleReply, SimpleRequest, StampOutcome, Submit, SubmitReply, Task, TaskReply,
         TraceOutcome, Vouch, VouchReply, Watermark, WatermarkRequest,
     },
@@ -53,6 +53,7 @@ pub fn schemas() -> Vec<SchemaFile> {
         SimpleError,
         Vouch,
         VouchReply,
+        Renewal,
         AssignmentMeta,
         AssignmentShard,
         AssignmentFile,

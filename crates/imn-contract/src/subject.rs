@@ -24,6 +24,8 @@ pub const HEALTH_ALL: &str = "mmn.modules.health.*";
 pub const HEARTBEAT_ALL: &str = "mmn.agents.hb.*";
 /// Requests of all agents to vouch for keys.
 pub const VOUCH_ALL: &str = "mmn.agents.vouch.*";
+/// Requests of all agents for a fresh JWT.
+pub const RENEW_ALL: &str = "mmn.agents.renew.*";
 /// Sealed batches of all partitions, agents and kinds.
 pub const INGEST_ALL: &str = "mmn.ingest.rows.>";
 /// Watermarks of all agents.
@@ -143,6 +145,11 @@ pub fn agent_control(agent: &AgentId) -> String {
 /// An agent's request that the server vouch for the key of one of its module instances.
 pub fn vouch(agent: &AgentId) -> String {
     format!("mmn.agents.vouch.{agent}")
+}
+
+/// An agent's request for a fresh JWT for its own key.
+pub fn renew(agent: &AgentId) -> String {
+    format!("mmn.agents.renew.{agent}")
 }
 
 /// A sealed batch of rounds.

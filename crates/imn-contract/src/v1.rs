@@ -8,8 +8,8 @@ mod module;
 mod outcome;
 
 pub use agent::{
-    AgentControl, AgentOp, AgentStatus, AssignmentMark, ClockState, Heartbeat, ModuleSummary, SimpleError,
-    SimpleReply, SimpleRequest, SpoolState, Tuning, Vouch, VouchReply,
+    AgentControl, AgentOp, AgentStatus, AssignmentMark, ClockState, Heartbeat, ModuleSummary, Renewal,
+    SimpleError, SimpleReply, SimpleRequest, SpoolState, Tuning, Vouch, VouchReply,
 };
 pub use assignment::{Assignment, AssignmentFile, AssignmentMeta, AssignmentShard};
 pub use ingest::{Batch, BatchColumns, Gap, Round, TimestampSource, Watermark, WatermarkRequest};
@@ -63,6 +63,7 @@ message! {
     SimpleError => "simple-error",
     Vouch => "vouch",
     VouchReply => "vouch-reply",
+    Renewal => "renewal",
     AssignmentMeta => "assignment-meta",
     AssignmentShard => "assignment-shard",
     AssignmentFile => "assignment-file",

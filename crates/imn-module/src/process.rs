@@ -91,6 +91,7 @@ pub(crate) async fn serve(module: SharedModule, config: ModuleConfig, level: Lev
 fn connection(config: &ModuleConfig) -> nats::Config {
     nats::Config {
         credentials: config.creds.clone(),
+        authority: config.nats_ca.clone(),
         inbox_prefix: config.inbox_prefix.clone(),
         ..nats::Config::new(config.nats_url.clone(), config.instance.as_str())
     }
@@ -242,8 +243,10 @@ impl Process {
             Ok(control) => self.operate(control.op),
             Err(fault) => Err(fault),
         };
+        let renewed = matches!(done, Ok(Done::Renewed));
         let (ok, drain, error) = match done {
             Ok(Done::Drain) => (true, true, None),
+            Ok(Done::Renewed) => (true, false, None),
             Ok(Done::Told(ok)) => (ok, false, None),
             Err(fault) => (false, false, Some(fault)),
         };
@@ -254,6 +257,9 @@ impl Process {
         };
         if let Err(error) = answered {
             tracing::warn!(%error, "answer lost");
+        }
+        if renewed && let Err(error) = self.shared.client.reconnect().await {
+            tracing::warn!(%error, "not connected anew");
         }
         drain
     }
@@ -280,6 +286,12 @@ impl Process {
                 }
                 self.shared.module.configure(&config)?;
                 self.revision = revision;
+            }
+            ModuleOp::Renew { jwt } => {
+                let taken = self.shared.client.renew(&jwt);
+                taken.map_err(|error| Fault::invalid("jwt", error.to_string()))?;
+                tracing::info!("credentials renewed");
+                return Ok(Done::Renewed);
             }
             ModuleOp::Cancel { job_id } => return Ok(Done::Told(desk.cancel(&job_id))),
             ModuleOp::Has { job_id } => return Ok(Done::Told(desk.has(&job_id))),
@@ -382,6 +394,7 @@ impl Process {
 
 enum Done {
     Drain,
+    Renewed,
     Told(bool),
 }
 

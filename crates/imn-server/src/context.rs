@@ -6,7 +6,7 @@ use imn_runtime::{nats::Client, task::Stop};
 use imn_store::{Catalog, Results};
 
 use crate::{
-    assign::Assigner, bgp::Routing, config::Config, jobs::Desk, live::Hub, metrics::Metrics,
+    assign::Assigner, bgp::Routing, config::Config, jobs::Desk, keys::Keys, live::Hub, metrics::Metrics,
     readiness::Readiness, registry::Registry, status::Board,
 };
 
@@ -23,6 +23,8 @@ pub(crate) struct Context {
     pub(crate) results: Arc<dyn Results>,
     /// Jobs: `submit`, `get`, `cancel`.
     pub(crate) jobs: Desk,
+    /// Keys of agents and modules.
+    pub(crate) keys: Keys,
     /// How every target is doing now.
     pub(crate) board: Board,
     /// Committed rounds, results and transitions as they happen.

@@ -15,6 +15,7 @@ mod context;
 mod error;
 mod ingest;
 mod jobs;
+mod keys;
 mod live;
 mod metrics;
 mod params;
@@ -25,6 +26,6 @@ mod status;
 mod streams;
 
 pub use api::{AdmitError, Minted, Role, admit, fresh_token, is_token, mint, openapi};
-pub use config::{Config, StreamBytes};
+pub use config::{Config, KnownKey, StreamBytes};
 pub use error::Error;
 pub use server::{Running, Server};

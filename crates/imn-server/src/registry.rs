@@ -1,7 +1,6 @@
 //! Agents and module instances, by what they say of themselves.
 
 mod listen;
-mod vouch;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,7 +15,6 @@ use imn_domain::{Agent, Liveness};
 use serde_json::Value;
 
 pub(crate) use listen::{keep, listen, queues};
-pub(crate) use vouch::vouch;
 
 /// Silence after which an instance is degraded, in microseconds.
 const DEGRADED_AFTER_US: i64 = 15_000_000;
@@ -164,6 +162,15 @@ impl Registry {
     pub(crate) fn forget(&self, id: &AgentId) {
         let mut state = self.write();
         state.agents.remove(id);
+        state.instances.retain(|_, instance| instance.agent != *id);
+    }
+
+    /// An agent is shut out: it is offline at once, and its instances are gone.
+    pub(crate) fn shut_out(&self, id: &AgentId) {
+        let mut state = self.write();
+        if let Some(entry) = state.agents.get_mut(id) {
+            (entry.lost, entry.changed) = (true, true);
+        }
         state.instances.retain(|_, instance| instance.agent != *id);
     }
 

@@ -8,7 +8,7 @@ use imn_runtime::{
     nats::Client,
     task::{Failure, Shutdown, Stop, Tasks},
 };
-use imn_store::{Catalog, CatalogError, Results, RoundQuery, RoundRow};
+use imn_store::{Catalog, CatalogError, Credential, Results, RoundQuery, RoundRow};
 use tokio::net::TcpListener;
 
 use crate::{
@@ -21,6 +21,7 @@ use crate::{
     error::Error,
     ingest,
     jobs::{self, Desk, Outbox},
+    keys::{self, Keys},
     live::Hub,
     metrics::{Metrics, label},
     readiness::{Part, Readiness},
@@ -84,7 +85,15 @@ impl Server {
         let (metrics, readiness, hub) = (Metrics::new(), Readiness::default(), Hub::new());
         let (registry, board, assigner) = (Registry::default(), Board::default(), Assigner::default());
         registry.load(catalog.agents().await?, now_us());
+        note_known(&config, &*catalog).await?;
         readiness.ok(Part::Catalog);
+        let keys = Keys::new(keys::Parts {
+            authority: config.authority.clone(),
+            catalog: catalog.clone(),
+            registry: registry.clone(),
+            nats: config.nats.clone(),
+            lifetime: config.credential_lifetime,
+        });
 
         let mut publisher = Publisher::new(
             assign::Parts {
@@ -119,6 +128,7 @@ impl Server {
             catalog,
             results,
             jobs: desk.clone(),
+            keys,
             board,
             live: hub,
             routing: Routing::default(),
@@ -134,8 +144,9 @@ impl Server {
         tasks.spawn("streams", watch_streams(context.clone(), streams.clone(), stop()));
         tasks.spawn("registry", registry::listen(context.clone(), streams.clone(), stop()));
         tasks.spawn("registry-keep", registry::keep(context.clone(), stop()));
-        if let Some(authority) = config.authority.clone() {
-            tasks.spawn("vouch", registry::vouch(context.clone(), authority, stop()));
+        if config.authority.is_some() {
+            tasks.spawn("vouch", keys::answer(context.clone(), stop()));
+            tasks.spawn("claims", keys::keep_told(context.clone(), stop()));
         }
         tasks.spawn("assign", publisher.run(stop()));
         for partition in 0..config.partitions {
@@ -175,12 +186,29 @@ impl Running {
 }
 
 fn check(config: &Config) -> Result<(), Error> {
-    api::check_listener(config.listen)?;
+    if config.tls.is_none() && !config.insecure {
+        api::check_listener(config.listen)?;
+    }
     if !(1..=MAX_PARTITIONS).contains(&config.partitions) {
         let message = format!("{} ingest partitions; use 1 to {MAX_PARTITIONS}", config.partitions);
         return Err(Error::Config { message });
     }
     Ok(())
+}
+
+/// Notes the keys that somebody else has vouched for, so that they can be revoked.
+async fn note_known(config: &Config, catalog: &dyn Catalog) -> Result<(), Error> {
+    let now = now_us();
+    let noted = config.known_keys.iter().map(|key| Credential {
+        public_key: key.public_key.clone(),
+        agent: key.agent.clone(),
+        instance: key.instance.clone(),
+        issued_us: now,
+        expires_us: key.expires_s.map(|end| i64::try_from(end).unwrap_or(i64::MAX).saturating_mul(1_000_000)),
+        revoked_us: None,
+    });
+    let noted: Vec<Credential> = noted.collect();
+    Ok(catalog.note_credentials(&noted).await?)
 }
 
 /// Gives a new catalog its tiers and targets, once.

@@ -5,6 +5,7 @@ mod manage;
 mod measure;
 mod probe;
 mod role_or;
+mod serve;
 mod stamp;
 mod web;
 
@@ -18,7 +19,7 @@ use crate::exit::Exit;
 pub(crate) use bgp::{BgpVerb, WatchArgs};
 pub(crate) use manage::{
     AgentVerb, CheckArgs, Common, ConfigVerb, ConnectArgs, DocsVerb, JobVerb, ModuleVerb, ResultsVerb,
-    TargetFields, TargetVerb, TierFields, TierVerb, Watched,
+    TargetFields, TargetVerb, TierFields, TierVerb, TokenVerb, Watched,
 };
 pub(crate) use measure::{
     AnyArgs, DnsArgs, MeasureArgs, PacketArgs, PingArgs, TcpArgs, TraceArgs, Transport,
@@ -28,6 +29,7 @@ pub(crate) use probe::{
     RegistryProbe, RunArgs, WhoArgs,
 };
 pub(crate) use role_or::RoleOr;
+pub(crate) use serve::{EnrollArgs, ServeArgs};
 pub(crate) use stamp::{Numbering, StampReflectArgs, StampSendArgs, StampVerb, Timestamps};
 pub(crate) use web::{HttpArgs, TlsArgs};
 
@@ -45,7 +47,7 @@ pub(crate) enum Command {
     Up(UpArgs),
     /// Run the control plane.
     Server(ServerArgs),
-    /// Run the agent of a vantage point; or list, show and remove agents.
+    /// Run the agent of a vantage point; or list, show, revoke and remove agents.
     Agent(RoleOr<AgentArgs, AgentVerb>),
     /// Run one module process, its configuration on standard input; or list, enable and disable modules.
     Module(RoleOr<ModuleArgs, ModuleVerb>),
@@ -80,6 +82,9 @@ pub(crate) enum Command {
     /// Jobs: measurements on demand.
     #[command(subcommand)]
     Job(JobVerb),
+    /// Enrollment tokens: by each, an agent of another host comes in.
+    #[command(subcommand)]
+    Token(TokenVerb),
     /// Stored results.
     #[command(subcommand)]
     Results(ResultsVerb),
@@ -107,9 +112,14 @@ pub(crate) struct StateDir {
 pub(crate) struct UpArgs {
     #[command(flatten)]
     pub(crate) state: StateDir,
-    /// Where the HTTP API listens; loopback only.
+    /// Where the HTTP API listens; other than on loopback only with TLS.
     #[arg(long, env = "IMN_LISTEN", value_name = "ADDR:PORT", default_value = "127.0.0.1:8080")]
     pub(crate) listen: SocketAddr,
+    #[command(flatten)]
+    pub(crate) serve: ServeArgs,
+    /// Where agents of other hosts reach the private nats-server, by TLS with a certificate of the local authority.
+    #[arg(long, value_name = "ADDR:PORT", conflicts_with = "nats_url")]
+    pub(crate) nats_listen: Option<SocketAddr>,
     /// Use this NATS instead of a private nats-server.
     #[arg(long, env = "IMN_NATS_URL", value_name = "URL")]
     pub(crate) nats_url: Option<String>,
@@ -137,16 +147,30 @@ pub(crate) struct ServerArgs {
     pub(crate) state: StateDir,
     #[command(flatten)]
     pub(crate) nats: NatsArgs,
-    /// Where the HTTP API listens; loopback only.
+    /// Where the HTTP API listens; other than on loopback only with TLS.
     #[arg(long, env = "IMN_LISTEN", value_name = "ADDR:PORT", default_value = "127.0.0.1:8080")]
     pub(crate) listen: SocketAddr,
+    #[command(flatten)]
+    pub(crate) serve: ServeArgs,
+    /// Where agents of other hosts reach NATS; the host 0.0.0.0 stands for that by which they reach this server;
+    /// repeatable [default: --nats-url].
+    #[arg(long, value_name = "URL")]
+    pub(crate) nats_public_url: Vec<String>,
+    /// File with the certificates, in PEM, that agents of other hosts are to believe NATS by [default: the local
+    /// authority's, with --tls].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) nats_ca: Option<PathBuf>,
+    /// File with the keys that somebody else has vouched for, so that they can be revoked.
+    #[arg(long, hide = true, value_name = "FILE")]
+    pub(crate) vouched: Option<PathBuf>,
     /// Keep the catalog and the manifest of results in this PostgreSQL instead of SQLite; results stay in files.
     #[arg(long, env = "IMN_DATABASE_URL", value_name = "URL")]
     pub(crate) database_url: Option<String>,
     /// File with an admin API key that is to be valid; the way in on a new catalog.
     #[arg(long, value_name = "FILE")]
     pub(crate) api_key_file: Option<PathBuf>,
-    /// Directory of the network's keys: with it the server vouches for the keys of its agents' modules.
+    /// Directory of the network's keys: with it the server lets agents in, vouches for the keys of their modules, and
+    /// revokes both.
     #[arg(long, value_name = "DIR")]
     pub(crate) keys_dir: Option<PathBuf>,
     /// Agent that measures for `/probe` unless a request names one [default: local if there is such, else any].
@@ -180,6 +204,8 @@ pub(crate) struct AgentArgs {
     /// Free tag; repeatable.
     #[arg(long = "tag", value_name = "K=V", value_parser = tag)]
     pub(crate) tags: Vec<(String, String)>,
+    #[command(flatten)]
+    pub(crate) enroll: EnrollArgs,
     #[command(flatten)]
     pub(crate) nats: NatsArgs,
     #[command(flatten)]

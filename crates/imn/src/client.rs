@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result};
-use imn_runtime::{config, credential::Credentials, file, nats};
+use imn_runtime::{config, credential::Credentials, file, nats, tls::Trust};
 use reqwest::{Method, StatusCode, header};
 use serde::Deserialize;
 use serde_json::Value;
@@ -93,6 +93,9 @@ struct Connect {
     nats_url: Option<String>,
     #[serde(default)]
     nats_creds: Option<PathBuf>,
+    /// The authority that signed the server's certificate.
+    #[serde(default)]
+    ca_file: Option<PathBuf>,
 }
 
 impl Client {
@@ -101,15 +104,14 @@ impl Client {
         let state = config::state_dir(args.state.state_dir.as_deref())?;
         let path = state.join("connect.json");
         let known = known(&path);
-        let (url, key) = match (&args.url, known) {
+        let (url, known) = match (&args.url, known) {
             (Some(url), known) => {
                 let url = url.trim_end_matches('/').to_owned();
                 // The key of this host's server is for that server only.
-                let key =
-                    known.ok().flatten().filter(|known| known.http_url == url).map(|known| known.api_key);
-                (url, key)
+                let known = known.ok().flatten().filter(|known| known.http_url == url);
+                (url, known)
             }
-            (None, Ok(Some(known))) => (known.http_url, Some(known.api_key)),
+            (None, Ok(Some(known))) => (known.http_url.clone(), Some(known)),
             (None, Ok(None)) => {
                 return Err(Exit::new(
                     Code::Error,
@@ -125,13 +127,17 @@ impl Client {
         if !url.starts_with("http://") && !url.starts_with("https://") {
             return Err(Exit::usage(format!("--url {url}: write it as http://HOST:PORT")).into());
         }
-        let http = reqwest::Client::builder()
-            .no_proxy()
+        let (key, ca) = known.map_or((None, None), |known| (Some(known.api_key), known.ca_file));
+        let http = http(&url, &trust(args.ca_file.clone().or(ca).as_deref())?)?
             .connect_timeout(CONNECT_WITHIN)
-            .user_agent(concat!("imn/", env!("CARGO_PKG_VERSION")))
             .build()
             .context("prepare the HTTP client")?;
         Ok(Self { http, url, key: args.token.clone().or(key) })
+    }
+
+    /// Where the server is.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
     }
 
     pub(crate) async fn get(&self, path: &str, query: &[(&str, String)]) -> Result<Answer, Failure> {
@@ -288,6 +294,24 @@ impl Events {
             }
         }
     }
+}
+
+/// Who is believed: the authority in a file, else those that this host knows.
+pub(crate) fn trust(file: Option<&std::path::Path>) -> Result<Trust> {
+    let Some(path) = file else { return Ok(Trust::System) };
+    let text = std::fs::read_to_string(path);
+    let text = text.map_err(|error| Exit::usage(format!("--ca-file {}: {error}", path.display())))?;
+    Ok(Trust::Pem(text))
+}
+
+/// An HTTP client for one server. Over TLS it is TLS 1.3.
+pub(crate) fn http(url: &str, trust: &Trust) -> Result<reqwest::ClientBuilder> {
+    // Reading all that the host believes takes longer than many a command.
+    let trust = if url.starts_with("https://") { trust } else { &Trust::Nobody };
+    Ok(reqwest::Client::builder()
+        .no_proxy()
+        .user_agent(concat!("imn/", env!("CARGO_PKG_VERSION")))
+        .tls_backend_preconfigured(trust.client()?))
 }
 
 /// The name and data of an event; none of a comment.

@@ -9,6 +9,7 @@ mod bgp;
 mod cli;
 mod client;
 mod docs;
+mod enroll;
 mod exit;
 mod job;
 mod manage;
@@ -25,6 +26,7 @@ use cli::{Cli, Command, RoleOr};
 
 fn main() -> std::process::ExitCode {
     sys::bound_arenas();
+    imn_runtime::tls::install();
     let command = match settings::command(Cli::command()) {
         Ok(command) => command,
         Err(error) => return exit::report(Err(error)),
@@ -59,6 +61,7 @@ fn main() -> std::process::ExitCode {
         Command::Target(verb) => manage::target::main(verb),
         Command::Tier(verb) => manage::tier::main(verb),
         Command::Job(verb) => manage::job::main(verb),
+        Command::Token(verb) => manage::token::main(verb),
         Command::Results(verb) => manage::results::main(verb),
         Command::Config(verb) => settings::main(verb),
         Command::Docs(verb) => docs::main(&verb),

@@ -7,6 +7,7 @@ pub(crate) mod module;
 pub(crate) mod results;
 pub(crate) mod target;
 pub(crate) mod tier;
+pub(crate) mod token;
 
 use std::{
     future::Future,

@@ -39,6 +39,14 @@ const KEYS: &[Key] = &[
     key("probe_agent", None, "agent that measures for the server's /probe"),
     key("probe_id", None, "identifier of a standalone probe"),
     key("probe_location", None, "where a standalone probe is"),
+    key(
+        "control_plane",
+        None,
+        "the server that an agent comes to by a token, and renews its credentials with",
+    ),
+    Key { name: "enrollment_token", default: None, help: "token by which an agent comes in", secret: true },
+    key("ca_file", None, "certificate authority to believe, a file in PEM"),
+    key("ca_fingerprint", None, "fingerprint of the certificate authority that an agent believes"),
     key("url", None, "the server that the command line talks to"),
     Key { name: "token", default: None, help: "API key for it", secret: true },
 ];

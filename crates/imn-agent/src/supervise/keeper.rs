@@ -246,6 +246,7 @@ impl Keeper {
             instance: self.instance.clone(),
             nats_url: config.nats.url.clone(),
             creds,
+            nats_ca: config.nats.authority.clone(),
             inbox_prefix,
             config: spec.config.clone(),
             slots: spec.slots,

@@ -216,7 +216,17 @@ pub struct Vouch {
     pub public_key: String,
 }
 
-/// The answer to [`Vouch`].
+/// An agent asks for a fresh JWT for the key that it is connected with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Renewal {
+    /// Major of the schema.
+    #[serde(default = "one")]
+    pub v: u32,
+    /// Its public key, an nkey of a user.
+    pub public_key: String,
+}
+
+/// The answer to [`Vouch`] and [`Renewal`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct VouchReply {
     /// Major of the schema.

@@ -145,6 +145,9 @@ pub struct ModuleConfig {
     /// Text of a credentials file; absent on a NATS without authentication.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub creds: Option<String>,
+    /// Certificates, in PEM, of the authority that signed NATS's own; absent: the system's authorities.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nats_ca: Option<String>,
     /// Prefix of private inboxes.
     pub inbox_prefix: String,
     /// Configuration of the module.
@@ -186,6 +189,11 @@ pub enum ModuleOp {
         revision: u64,
         /// The new configuration.
         config: Map<String, Value>,
+    },
+    /// Connect with this JWT from now on; it is of the same key. An instance that cannot is started anew.
+    Renew {
+        /// The JWT.
+        jwt: String,
     },
     /// Stop a job.
     Cancel {

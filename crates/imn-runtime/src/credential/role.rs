@@ -107,6 +107,7 @@ fn of_agent(agent: &AgentId) -> Permissions {
             subject::commit(agent),
             // Keys of its modules.
             subject::vouch(agent),
+            subject::renew(agent),
             // Itself.
             subject::heartbeat(agent),
             subject::simple_heartbeat(agent),

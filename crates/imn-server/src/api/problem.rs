@@ -110,6 +110,13 @@ impl Problem {
         self
     }
 
+    /// Names the field that is at fault.
+    #[must_use]
+    pub(crate) fn with(mut self, error: FieldError) -> Self {
+        self.errors.push(error);
+        self
+    }
+
     /// The field errors, as the answer to an import lists them.
     pub(crate) fn into_errors(self) -> Vec<FieldError> {
         if self.errors.is_empty() { vec![FieldError::new("", self.detail)] } else { self.errors }

@@ -55,6 +55,7 @@ impl Bench {
         let running = Server::start(config, client.clone(), catalog.clone(), results.clone()).await.unwrap();
         let admin = mint(&*catalog, "first", Role::Admin, None).await.unwrap().token;
         let url = format!("http://{}", running.http_address());
+        imn_runtime::tls::install();
         let http = reqwest::Client::new();
         Self { url, http, admin, catalog, results, running, client, _nats: nats, _directory: directory }
     }

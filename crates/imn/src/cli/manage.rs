@@ -6,6 +6,7 @@ use clap::{
     Args, Subcommand,
     builder::{PossibleValuesParser, TypedValueParser},
 };
+use imn_contract::AgentId;
 use imn_sink::format::list::Format;
 
 use super::{StateDir, measure::duration, tag};
@@ -19,6 +20,9 @@ pub(crate) struct ConnectArgs {
     /// API key [default: that of connect.json, for the server that is named there].
     #[arg(long, env = "IMN_TOKEN", value_name = "KEY", hide_env_values = true, help_heading = "Server")]
     pub(crate) token: Option<String>,
+    /// Believe this certificate authority, a file in PEM [default: that of connect.json, else this host's].
+    #[arg(long, env = "IMN_CA_FILE", value_name = "FILE", help_heading = "Server")]
+    pub(crate) ca_file: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) state: StateDir,
 }
@@ -289,7 +293,7 @@ pub(crate) struct TierFields {
 pub(crate) enum AgentVerb {
     /// List the agents.
     List {
-        /// Only those doing so: active, degraded or offline.
+        /// Only those doing so: active, degraded, offline or revoked.
         #[arg(long)]
         status: Option<String>,
         /// Only those in this region.
@@ -305,7 +309,42 @@ pub(crate) enum AgentVerb {
         #[command(flatten)]
         common: Common,
     },
+    /// Revoke the keys of an agent and its modules: their connections end at once, and NATS lets them in no more.
+    Revoke {
+        /// Its id.
+        id: String,
+        #[command(flatten)]
+        common: Common,
+    },
     /// Remove agents and their assignments; one that lives is back with its next heartbeat.
+    Remove {
+        /// Their ids.
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<String>,
+        #[command(flatten)]
+        connect: ConnectArgs,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenVerb {
+    /// List the enrollment tokens, newest first.
+    List {
+        #[command(flatten)]
+        watched: Watched,
+    },
+    /// Make an enrollment token; its secret is shown this once.
+    Create {
+        /// The only agent that it is for [default: any that does not exist yet].
+        #[arg(long, value_name = "ID")]
+        agent: Option<AgentId>,
+        /// How long it is good for [default: 15m].
+        #[arg(long, value_name = "DURATION", value_parser = duration)]
+        ttl: Option<Duration>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Remove enrollment tokens.
     Remove {
         /// Their ids.
         #[arg(required = true, value_name = "ID")]

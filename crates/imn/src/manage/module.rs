@@ -105,7 +105,7 @@ async fn check(args: CheckArgs) -> Result<Code> {
     std::fs::DirBuilder::new().mode(0o700).create(&directory)?;
     let mut signals = Signals::listen()?;
     let authority = Authority::open(&directory.join("keys"))?;
-    let config = nats_server::Config { directory: directory.join("nats"), binary: None };
+    let config = nats_server::Config { directory: directory.join("nats"), binary: None, public: None };
     let server = NatsServer::start(&config, &authority).await?;
     let place = Place { nats_url: server.url(), authority: &authority, log: directory.join("module.log") };
     let mut out = io::stdout().lock();

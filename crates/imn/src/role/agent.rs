@@ -1,13 +1,14 @@
 //! `imn agent`.
 
 use anyhow::{Context, Result, bail};
-use imn_agent::{Agent, Config, Identity, ModuleCredentials, Scraping};
-use imn_contract::latest::Outcome;
+use imn_agent::{Agent, Config, Identity, ModuleCredentials, Renewal, Scraping};
+use imn_contract::{AgentId, latest::Outcome};
 use imn_runtime::task::Signals;
 use imn_sink::format::{Row, probe_page};
 
 use crate::{
     cli::AgentArgs,
+    enroll::{self, ControlPlane},
     exit::{Code, Exit},
     settings,
 };
@@ -23,9 +24,18 @@ async fn run(args: AgentArgs) -> Result<Code> {
     let mut signals = Signals::listen()?;
     let state = super::state_dir(&args.state)?;
     let id = args.id().map_err(|error| Exit::usage(format!("--name: {error}; or give an --id")))?;
-    let nats = super::connection(&args.nats, &format!("agent {id}"))?;
+    // Credentials that are named go before what a token gives.
+    let entered = match &args.nats.nats_creds {
+        Some(_) => None,
+        None => enroll::enter(&args.enroll, &id, &state).await?,
+    };
+    let (nats, renewal, module_creds) = match entered {
+        Some((nats, renewal)) => (nats, Some(renewal), Some(state.join(enroll::MODULES))),
+        None => (super::connection(&args.nats, &format!("agent {id}"))?, by_file(&args, &id)?, None),
+    };
     let program = std::env::current_exe().context("find the program of this process")?;
     let mut config = Config::new(id, nats, &state, program);
+    config.renewal = renewal;
     config.identity = Identity {
         name: args.name.clone(),
         region: args.region.clone(),
@@ -36,7 +46,7 @@ async fn run(args: AgentArgs) -> Result<Code> {
     if let Some(directory) = args.modules_dir {
         config.modules_dir = directory;
     }
-    if let Some(directory) = args.module_creds_dir {
+    if let Some(directory) = args.module_creds_dir.or(module_creds) {
         config.credentials = ModuleCredentials::directory(directory);
     }
     config.listen = Some(args.listen);
@@ -53,4 +63,13 @@ async fn run(args: AgentArgs) -> Result<Code> {
     }
     agent.stop().await;
     Ok(Code::Ok)
+}
+
+/// Credentials from a file are renewed in it.
+fn by_file(args: &AgentArgs, id: &AgentId) -> Result<Option<Renewal>> {
+    let Some(path) = &args.nats.nats_creds else { return Ok(None) };
+    Ok(Some(match &args.enroll.control_plane {
+        Some(url) => enroll::renewal(path, ControlPlane::new(url, &args.enroll.trust()?)?, id),
+        None => Renewal::new(path),
+    }))
 }
