@@ -52,6 +52,7 @@ pub(crate) fn python() -> Option<PathBuf> {
 pub(crate) struct Connect {
     pub(crate) http_url: String,
     pub(crate) api_key: String,
+    pub(crate) ca_file: Option<String>,
 }
 
 /// An answer over HTTP.
@@ -135,21 +136,19 @@ impl Network {
         let text = fs::read_to_string(self.state().join("connect.json")).unwrap();
         let value: Value = serde_json::from_str(&text).unwrap();
         let of = |key: &str| value[key].as_str().unwrap().to_owned();
-        Connect { http_url: of("http_url"), api_key: of("api_key") }
+        let ca_file = value["ca_file"].as_str().map(str::to_owned);
+        Connect { http_url: of("http_url"), api_key: of("api_key"), ca_file }
     }
 
     /// A request by curl, as a person would make it.
     pub(crate) fn curl(&self, method: &str, path: &str, body: Option<&str>) -> Answer {
         let connect = self.connect();
-        let mut curl = self.node().program("curl").package("curl").args([
-            "-sS",
-            "-m",
-            "20",
-            "-w",
-            "\n%{http_code}",
-            "-X",
-        ]);
-        curl = curl.arg(method).args(["-H", &format!("Authorization: Bearer {}", connect.api_key)]);
+        let mut curl =
+            self.node().program("curl").package("curl").args(["-sS", "-m", "20", "-w", "\n%{http_code}"]);
+        if let Some(ca) = &connect.ca_file {
+            curl = curl.args(["--cacert", ca]);
+        }
+        curl = curl.args(["-X", method, "-H", &format!("Authorization: Bearer {}", connect.api_key)]);
         if let Some(body) = body {
             let file = tempfile::NamedTempFile::new_in(self.state()).unwrap();
             fs::write(file.path(), body).unwrap();
