@@ -405,6 +405,42 @@ mod tests {
         assert!(resolve(None, false, &[]).unwrap_err().contains("--state-dir"));
     }
 
+    #[test]
+    fn many_files_give_settings_or_worded_errors() {
+        let pieces = [
+            "listen",
+            "agent",
+            "slots",
+            "tags",
+            ".",
+            " = ",
+            "=",
+            "[",
+            "]",
+            "\n",
+            "\"",
+            "'",
+            "\"\"\"",
+            "1",
+            "-1",
+            "1e9",
+            "true",
+            "{",
+            "}",
+            ",",
+            "#",
+            "\\u0000",
+            "\u{e4}",
+            "nan",
+            "2026-11-20",
+        ];
+        for text in imn_testkit::hostile::texts(&pieces) {
+            if let Err(error) = from_file(&text) {
+                assert!(!error.to_string().is_empty());
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn any_file_gives_settings_or_a_worded_error(text in "([a-z.]{1,12} ?= ?[-a-z0-9'\"\\[\\],]{0,10}\n|\\[[a-z.]{0,8}\\]\n){0,8}") {

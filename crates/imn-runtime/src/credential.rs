@@ -385,6 +385,35 @@ mod tests {
         assert!(authority.vouch(&agent(), "U123", None).is_err());
     }
 
+    #[test]
+    fn many_texts_are_no_credentials_of_ours() {
+        let pieces = [
+            "-----BEGIN NATS USER JWT-----",
+            "-----BEGIN USER NKEY SEED-----",
+            "------END NATS USER JWT------",
+            "\n",
+            "\r\n",
+            " ",
+            "eyJ0eXAiOiJKV1QifQ",
+            ".",
+            "eyJzdWIiOiJVIn0",
+            "e30",
+            "e",
+            "=",
+            "SU",
+            "UA",
+            "\u{e4}",
+            "\0",
+        ];
+        for text in imn_testkit::hostile::texts(&pieces) {
+            if let Ok(credentials) = Credentials::parse(&text) {
+                assert!(Credentials::parse(&credentials.text()).is_ok(), "{text:?}");
+            }
+            let _ = claims(&text);
+            assert!(!verify(&text, b"bytes", &text));
+        }
+    }
+
     proptest! {
         #[test]
         fn any_text_is_credentials_or_a_worded_error(text in "(-----BEGIN (NATS USER JWT|USER NKEY SEED)-----\n?|[ -~]{0,40}\n){0,6}") {
