@@ -50,7 +50,9 @@ pub enum CatalogError {
         message: String,
     },
     /// The device of the database is full; nothing was written.
-    #[error("catalog {operation}: no space left for the database; free some or move the state directory")]
+    #[error(
+        "catalog {operation}: the disk is full: no space left for the database; free some or move the state directory"
+    )]
     NoSpace {
         /// The operation.
         operation: &'static str,

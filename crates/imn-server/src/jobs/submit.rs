@@ -11,7 +11,7 @@ use imn_domain::{Candidate, Liveness, check_submit, select};
 use imn_store::{CatalogError, Job, NewJob, TaskRow};
 use sha2::{Digest, Sha256};
 
-use super::{Desk, unavailable};
+use super::{Desk, no_queue, unavailable};
 use crate::{
     clock::now_us,
     metrics::label,
@@ -61,9 +61,7 @@ impl Desk {
             return Err(Fault::new(ErrorCode::Saturated, message).at("type").retry_after_ms(60_000));
         }
         for agent in &agents {
-            shared.streams.ensure_queue(&kind, agent).await.map_err(|error| {
-                Fault::new(ErrorCode::Unavailable, error.to_string()).retry_after_ms(1000)
-            })?;
+            shared.streams.ensure_queue(&kind, agent).await.map_err(|error| no_queue(&error))?;
         }
         let now = now_us();
         let job = NewJob {
