@@ -23,7 +23,7 @@ pub use consensus::{Consensus, Vote, consensus};
 pub use filter::{FieldValue, Fields, Filter, FilterError, LiteralError, Sort};
 pub use job::{Candidate, Verdict, check_submit, job_state, may_follow, select, verdict};
 pub use monitor::{Finding, Monitor, Transition};
-pub use scrape::{Scrape, ScrapeModule, ScrapeModules};
+pub use scrape::{Scrape, ScrapeModule, ScrapeModules, ScrapeRequest};
 pub use seed::seeded_tiers;
 pub use target::{MonitoringState, Target, TargetKind};
 pub use tier::{AgentSelection, AlertSeverity, Diversity, ExpectedOutcome, Probe, Strategy, Tier};
