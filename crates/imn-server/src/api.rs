@@ -9,6 +9,7 @@ mod decode;
 mod document;
 mod edge;
 mod etag;
+mod export;
 mod files;
 mod history;
 mod idempotency;
@@ -16,6 +17,7 @@ mod import;
 mod jobs;
 mod keys;
 mod limit;
+mod listing;
 mod measurable;
 mod meta;
 mod modules;
@@ -97,6 +99,7 @@ fn guarded() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
         .merge(targets::routes())
         .merge(import::routes())
+        .merge(export::routes())
         .merge(observed::routes())
         .merge(bgp::routes())
         .merge(watch::routes())

@@ -3,8 +3,12 @@
 
 #[path = "api/bench.rs"]
 mod bench;
+#[path = "api/lists.rs"]
+mod lists;
 #[path = "api/params.rs"]
 mod params;
+#[path = "api/transfer.rs"]
+mod transfer;
 
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
@@ -137,6 +141,7 @@ async fn bad_input_names_the_field() {
         (tiers, json!({ "probe_interval": "5s" }), "name"),
         (tiers, tier("name", json!("a b")), "name"),
         (tiers, tier("probe_timeout", json!("0ms")), "probe_timeout"),
+        (tiers, tier("probe_timeout", json!("61s")), "probe_timeout"),
         (tiers, tier("count", json!(0)), "count"),
         (tiers, tier("count", json!(-1)), "count"),
         (tiers, tier("probes", json!([])), "probes"),

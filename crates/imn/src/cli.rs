@@ -18,7 +18,7 @@ use crate::exit::Exit;
 pub(crate) use bgp::{BgpVerb, WatchArgs};
 pub(crate) use manage::{
     AgentVerb, CheckArgs, Common, ConfigVerb, ConnectArgs, DocsVerb, JobVerb, ModuleVerb, ResultsVerb,
-    TargetFields, TargetVerb, TierFields, TierVerb, Watched,
+    Selection, TargetFields, TargetVerb, TierFields, TierVerb, Watched,
 };
 pub(crate) use measure::{
     AnyArgs, DnsArgs, MeasureArgs, PacketArgs, PingArgs, TcpArgs, TraceArgs, Transport,
@@ -108,7 +108,7 @@ pub(crate) struct UpArgs {
     #[command(flatten)]
     pub(crate) state: StateDir,
     /// Where the HTTP API listens; loopback only.
-    #[arg(long, env = "IMN_LISTEN", value_name = "ADDR:PORT", default_value = "127.0.0.1:8080")]
+    #[arg(long, env = "IMN_LISTEN", value_name = "ADDR:PORT", value_parser = socket, default_value = "127.0.0.1:8080")]
     pub(crate) listen: SocketAddr,
     /// Use this NATS instead of a private nats-server.
     #[arg(long, env = "IMN_NATS_URL", value_name = "URL")]
@@ -138,7 +138,7 @@ pub(crate) struct ServerArgs {
     #[command(flatten)]
     pub(crate) nats: NatsArgs,
     /// Where the HTTP API listens; loopback only.
-    #[arg(long, env = "IMN_LISTEN", value_name = "ADDR:PORT", default_value = "127.0.0.1:8080")]
+    #[arg(long, env = "IMN_LISTEN", value_name = "ADDR:PORT", value_parser = socket, default_value = "127.0.0.1:8080")]
     pub(crate) listen: SocketAddr,
     /// Keep the catalog and the manifest of results in this PostgreSQL instead of SQLite; results stay in files.
     #[arg(long, env = "IMN_DATABASE_URL", value_name = "URL")]
@@ -192,7 +192,7 @@ pub(crate) struct AgentArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) module_creds_dir: Option<PathBuf>,
     /// Where the agent's own listener is: metrics, and with the API key control.
-    #[arg(long, env = "IMN_AGENT_LISTEN", value_name = "ADDR:PORT", default_value = "0.0.0.0:9101")]
+    #[arg(long, env = "IMN_AGENT_LISTEN", value_name = "ADDR:PORT", value_parser = socket, default_value = "0.0.0.0:9101")]
     pub(crate) listen: SocketAddr,
     /// File with the key for control on the agent's listener.
     #[arg(long, value_name = "FILE")]
@@ -227,6 +227,15 @@ pub(crate) struct ModuleArgs {
     pub(crate) kind: String,
 }
 
+/// Has options take negative numbers for their values, so that one that is out of range is told with the option's name.
+pub(crate) fn with_negative_numbers(command: clap::Command) -> clap::Command {
+    let take = |arg: clap::Arg| {
+        let has_value = !arg.is_positional() && arg.get_action().takes_values();
+        if has_value { arg.allow_negative_numbers(true) } else { arg }
+    };
+    command.mut_args(take).mut_subcommands(with_negative_numbers)
+}
+
 /// Pairs of which each key may be given once: of two values one would be lost.
 pub(crate) fn once(flag: &str, pairs: &[(String, String)]) -> Result<BTreeMap<String, String>, Exit> {
     let mut map = BTreeMap::new();
@@ -236,6 +245,11 @@ pub(crate) fn once(flag: &str, pairs: &[(String, String)]) -> Result<BTreeMap<St
         }
     }
     Ok(map)
+}
+
+/// Where something listens.
+fn socket(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "write ADDR:PORT, such as 127.0.0.1:8080 or [::1]:8080".to_owned())
 }
 
 fn tag(text: &str) -> Result<(String, String), String> {

@@ -1,6 +1,6 @@
 //! The HTTP API from the client's side: how the server is found, and what its refusals mean for the exit code.
 
-use std::{fmt::Write as _, path::PathBuf, time::Duration};
+use std::{fmt::Write as _, io, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result};
 use imn_runtime::{config, credential::Credentials, file, nats};
@@ -20,6 +20,8 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 const PAGE: usize = 1000;
 /// Greatest event of a stream, in bytes: a few messages of the contract.
 const MOST_EVENT: usize = 8 << 20;
+/// Longest last line of a download that is looked at, in bytes.
+const LAST_LINE: usize = 64;
 
 /// A server and the key for it.
 #[derive(Clone)]
@@ -225,6 +227,48 @@ impl Client {
             })?
         };
         Ok(Answer { body, etag })
+    }
+
+    /// Writes an answer as it comes; its last line, as far as it is short.
+    pub(crate) async fn download(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+        within: Duration,
+        out: &mut impl io::Write,
+    ) -> Result<Vec<u8>> {
+        let mut url = format!("{}{path}", self.url);
+        for (n, (name, value)) in query.iter().enumerate() {
+            let _ = write!(url, "{}{name}={}", if n == 0 { '?' } else { '&' }, encoded(value));
+        }
+        let mut request = self.http.get(&url).timeout(within);
+        if let Some(key) = &self.key {
+            request = request.bearer_auth(key);
+        }
+        let mut response = request.send().await.map_err(|error| self.silent(&error))?;
+        let status = response.status();
+        if !status.is_success() {
+            let bytes = response.bytes().await.map_err(|error| self.silent(&error))?;
+            let problem = serde_json::from_slice(&bytes).unwrap_or_default();
+            return Err(Failure::Refused { status, problem: Box::new(problem), retry_after: None }.into());
+        }
+        let mut last = Vec::new();
+        while let Some(more) = response.chunk().await.map_err(|error| self.silent(&error))? {
+            out.write_all(&more).context("write what the server sends")?;
+            // Of what was there before, only a line that is not at its end matters.
+            if last.last() == Some(&b'\n') {
+                last.clear();
+            }
+            last.extend_from_slice(&more[more.len().saturating_sub(LAST_LINE)..]);
+            let end = last.strip_suffix(b"\n").unwrap_or(&last);
+            if let Some(at) = end.iter().rposition(|byte| *byte == b'\n') {
+                last.drain(..=at);
+            }
+            let long = last.len().saturating_sub(LAST_LINE);
+            last.drain(..long);
+        }
+        out.flush().context("write what the server sends")?;
+        Ok(last)
     }
 
     /// Opens a stream of server-sent events.

@@ -35,7 +35,7 @@ pub(crate) async fn selector(client: &Client, text: &str) -> Result<Value> {
     if let Some((key, value)) = text.split_once('=') {
         return Ok(json!({ "tags": { key: value } }));
     }
-    let agents = client.whole("/api/v1/agents", &[]).await?;
+    let agents = client.list("/api/v1/agents", &[], None).await?;
     if agents.iter().any(|agent| agent["id"] == text || agent["name"] == text) {
         return Ok(json!({ "agents": [text] }));
     }

@@ -25,7 +25,7 @@ use cli::{Cli, Command, RoleOr};
 
 fn main() -> std::process::ExitCode {
     sys::bound_arenas();
-    let command = match settings::command(Cli::command()) {
+    let command = match settings::command(cli::with_negative_numbers(Cli::command())) {
         Ok(command) => command,
         Err(error) => return exit::report(Err(error)),
     };

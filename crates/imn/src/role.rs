@@ -36,6 +36,16 @@ pub(crate) fn state_dir(args: &StateDir) -> Result<PathBuf> {
     Ok(config::state_dir(args.state_dir.as_deref())?)
 }
 
+/// Refuses what names no PostgreSQL. It is not repeated: it may hold a password.
+pub(crate) fn check_database(url: Option<&str>) -> Result<(), Exit> {
+    let is_postgres =
+        |url: &str| ["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme));
+    if url.is_none_or(is_postgres) {
+        return Ok(());
+    }
+    Err(Exit::usage("--database-url: use postgres://USER:PASSWORD@HOST/DATABASE"))
+}
+
 /// The connection that the flags describe.
 fn connection(args: &NatsArgs, name: &str) -> Result<nats::Config> {
     let mut config = nats::Config::new(args.nats_url.clone(), name);

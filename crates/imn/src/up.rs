@@ -61,6 +61,7 @@ struct Site {
 
 async fn run(args: UpArgs) -> Result<Code> {
     let mut signals = Signals::listen()?;
+    role::check_database(args.database_url.as_deref())?;
     let state = role::state_dir(&args.state)?;
     let _lock = StateLock::acquire(&state)?;
     let listen = free_to_listen(args.listen)?;

@@ -77,6 +77,36 @@ pub enum ModuleState {
     Disabled,
 }
 
+impl ModuleState {
+    /// All states.
+    pub const ALL: [Self; 9] = [
+        Self::Starting,
+        Self::Ready,
+        Self::Saturated,
+        Self::Draining,
+        Self::Degraded,
+        Self::Lost,
+        Self::Backoff,
+        Self::Quarantined,
+        Self::Disabled,
+    ];
+
+    /// Its name on the wire.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Saturated => "saturated",
+            Self::Draining => "draining",
+            Self::Degraded => "degraded",
+            Self::Lost => "lost",
+            Self::Backoff => "backoff",
+            Self::Quarantined => "quarantined",
+            Self::Disabled => "disabled",
+        }
+    }
+}
+
 /// Health of an instance: every 5 s and when a threshold is crossed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Health {

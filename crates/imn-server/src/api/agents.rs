@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::{Json, extract::State, http::StatusCode};
 use imn_contract::{AgentId, latest::ModuleState};
-use imn_domain::Liveness;
+use imn_domain::{FieldValue, Fields, LiteralError, Liveness};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
@@ -14,6 +14,7 @@ use super::{
     Api, audit,
     auth::Principal,
     decode::{Key, Query},
+    listing::{ListQuery, Listing, Literal, names, time_value},
     modules::ModuleInstance,
     page::List,
     problem::Problem,
@@ -134,22 +135,40 @@ pub(crate) struct AgentsQuery {
     status: Option<AgentStatus>,
     /// Only those in this region.
     region: Option<String>,
+    /// AIP-160-like: `status=active AND (region=eu OR tags.pop="jfk") AND modules:icmp`.
+    filter: Option<String>,
+    /// `field [desc], …`; by id otherwise.
+    order_by: Option<String>,
+    /// Agents of a page, 1 to 1,000; 100 by default.
+    #[param(value_type = Option<u16>)]
+    limit: Option<String>,
+    /// `next_page_token` of the page before.
+    page_token: Option<String>,
 }
 
 pub(crate) fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(show, remove)).routes(routes!(metrics))
 }
 
-/// List the agents by id
+/// List agents
+///
+/// Filtered and ordered by `id`, `name`, `region`, `location`, `provider`, `tags.KEY`, `public_ip`, `modules` (their types),
+/// `max_targets`, `version`, `status`, `first_seen`, `last_heartbeat` and the numbers of `telemetry`.
 #[utoipa::path(get, path = "/api/v1/agents", tag = "agents", operation_id = "list_agents", params(AgentsQuery),
-    responses((status = 200, description = "The agents", body = List<Agent>)))]
-async fn list(State(api): State<Api>, Query(query): Query<AgentsQuery>) -> Json<List<Agent>> {
+    responses((status = 200, description = "A page of agents", body = List<Agent>)))]
+async fn list(
+    State(api): State<Api>,
+    Query(query): Query<AgentsQuery>,
+) -> Result<Json<List<Agent>>, Problem> {
+    let AgentsQuery { status, region, filter, order_by, limit, page_token } = query;
+    let scope = format!("agents\0{}\0{region:?}", status.map_or("", AgentStatus::name));
+    let listing = Listing::read::<Agent>(&scope, ListQuery { filter, order_by, limit, page_token })?;
     let agents = api.context.registry.agents(now_us()).into_iter().map(Agent::from);
     let wanted = |agent: &Agent| {
-        query.status.is_none_or(|status| agent.status == status)
-            && query.region.as_ref().is_none_or(|region| agent.region.as_ref() == Some(region))
+        status.is_none_or(|status| agent.status == status)
+            && region.as_ref().is_none_or(|region| agent.region.as_ref() == Some(region))
     };
-    Json(List::whole(agents.filter(wanted).collect()))
+    Ok(Json(listing.page(agents.filter(wanted), |agent| &agent.id)?))
 }
 
 /// Show an agent
@@ -213,6 +232,71 @@ fn find(api: &Api, id: &str) -> Result<AgentView, Problem> {
         .ok()
         .and_then(|id| api.context.registry.agent(&id, now_us()))
         .ok_or_else(|| Problem::not_found("agent", id))
+}
+
+impl AgentStatus {
+    const NAMES: [&str; 3] = ["active", "degraded", "offline"];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Degraded => "degraded",
+            Self::Offline => "offline",
+        }
+    }
+}
+
+impl Fields for Agent {
+    fn literal(path: &[String], text: &str) -> Result<FieldValue, LiteralError> {
+        let literal = match names(path).as_slice() {
+            ["id" | "name" | "region" | "location" | "provider" | "public_ip" | "modules" | "version"]
+            | ["tags", _] => Literal::Text,
+            ["status"] => Literal::OneOf(&AgentStatus::NAMES),
+            ["max_targets"]
+            | ["telemetry", "uptime_s" | "targets" | "rounds_per_s" | "cpu_pct" | "rss_mb"] => {
+                Literal::Number
+            }
+            ["first_seen" | "last_heartbeat"] => Literal::Time,
+            _ => return Err(LiteralError::UnknownField),
+        };
+        literal.read(text)
+    }
+
+    fn value(&self, path: &[String]) -> Option<FieldValue> {
+        let text = match names(path).as_slice() {
+            ["id"] => self.id.clone(),
+            ["name"] => self.name.clone()?,
+            ["region"] => self.region.clone()?,
+            ["location"] => self.location.clone()?,
+            ["provider"] => self.provider.clone()?,
+            ["public_ip"] => self.public_ip.clone()?,
+            ["modules"] => self.modules.join(" "),
+            ["version"] => self.version.clone()?,
+            ["tags", tag] => self.tags.get(*tag)?.clone(),
+            ["status"] => self.status.name().to_owned(),
+            ["max_targets"] => return self.max_targets.map(|max| FieldValue::Number(max as f64)),
+            ["first_seen"] => return time_value(&self.first_seen),
+            ["last_heartbeat"] => return time_value(&self.last_heartbeat),
+            ["telemetry", figure] => {
+                let telemetry = self.telemetry.as_ref()?;
+                let number = match *figure {
+                    "uptime_s" => telemetry.uptime_s as f64,
+                    "targets" => telemetry.targets as f64,
+                    "rounds_per_s" => telemetry.rounds_per_s,
+                    "cpu_pct" => telemetry.cpu_pct,
+                    "rss_mb" => telemetry.rss_mb,
+                    _ => return None,
+                };
+                return Some(FieldValue::Number(number));
+            }
+            _ => return None,
+        };
+        Some(FieldValue::Text(text))
+    }
+
+    fn is_sortable(path: &[String]) -> bool {
+        Self::literal(path, "*") != Err(LiteralError::UnknownField)
+    }
 }
 
 impl From<Liveness> for AgentStatus {

@@ -20,6 +20,7 @@ use super::{
     Api, audit,
     auth::Principal,
     decode::{Body, Key, Query},
+    listing::{ListQuery, Listing},
     page::List,
     problem::Problem,
     text,
@@ -113,11 +114,11 @@ pub(crate) struct ModuleTypeSummary {
 /// Module instances, and their types.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(crate) struct Modules {
-    /// The instances, by name.
+    /// The instances of the page.
     pub(crate) items: Vec<ModuleInstance>,
-    /// The types of these, by name.
+    /// The types of all that match, by name.
     pub(crate) types: Vec<ModuleTypeSummary>,
-    /// Always null: there is one page.
+    /// Give it as `page_token`, with all other parameters unchanged, for the next page; null at the end.
     #[schema(required)]
     pub(crate) next_page_token: Option<String>,
 }
@@ -155,6 +156,15 @@ pub(crate) struct ModulesQuery {
     /// Only those of this type or alias.
     #[serde(rename = "type")]
     kind: Option<String>,
+    /// AIP-160-like: `state=quarantined OR restarts>3`.
+    filter: Option<String>,
+    /// `field [desc], …`; by instance otherwise.
+    order_by: Option<String>,
+    /// Instances of a page, 1 to 1,000; 100 by default.
+    #[param(value_type = Option<u16>)]
+    limit: Option<String>,
+    /// `next_page_token` of the page before.
+    page_token: Option<String>,
 }
 
 /// How many instances there are to be.
@@ -201,19 +211,29 @@ pub(crate) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(settings))
 }
 
-/// List the module instances of all agents
+/// List module instances
+///
+/// Filtered and ordered by `instance`, `agent`, `type`, `version`, `state`, `reason`, `inflight`, `slots`, `restarts`,
+/// `standing`, `last_seen` and the numbers of `health`.
 #[utoipa::path(get, path = "/api/v1/modules", tag = "modules", operation_id = "list_modules", params(ModulesQuery),
-    responses((status = 200, description = "The instances and their types", body = Modules)))]
-async fn list(State(api): State<Api>, Query(query): Query<ModulesQuery>) -> Json<Modules> {
-    let kind = query.kind.as_deref().map(canonical_type);
-    let mut instances = api.context.registry.instances(now_us());
-    instances.retain(|i| {
-        query.agent.as_ref().is_none_or(|agent| i.agent.as_str() == agent)
+    responses((status = 200, description = "A page of instances, and the types of all that match", body = Modules)))]
+async fn list(State(api): State<Api>, Query(query): Query<ModulesQuery>) -> Result<Json<Modules>, Problem> {
+    let ModulesQuery { agent, kind, filter, order_by, limit, page_token } = query;
+    let scope = format!("modules\0{agent:?}\0{kind:?}");
+    let listing = Listing::read::<ModuleInstance>(&scope, ListQuery { filter, order_by, limit, page_token })?;
+    let kind = kind.as_deref().map(canonical_type);
+    let wanted = |i: &Instance| {
+        agent.as_ref().is_none_or(|agent| i.agent.as_str() == agent)
             && kind.is_none_or(|kind| i.kind.as_str() == kind)
-    });
+    };
+    let found = api.context.registry.instances(now_us()).into_iter().filter(wanted);
+    let (instances, views): (Vec<Instance>, Vec<ModuleInstance>) = found
+        .map(|instance| (instance.clone(), ModuleInstance::from(instance)))
+        .filter(|(_, view)| listing.filter.matches(view))
+        .unzip();
     let types = summaries(&instances);
-    let items = instances.into_iter().map(ModuleInstance::from).collect();
-    Json(Modules { items, types, next_page_token: None })
+    let List { items, next_page_token } = listing.page(views, |view| &view.instance)?;
+    Ok(Json(Modules { items, types, next_page_token }))
 }
 
 /// Show a module type

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use imn_sink::format::list::Column;
 
-use super::{block_on, item, query, remove, show_list, show_one};
+use super::{block_on, item, query, remove, show_one, show_pages};
 use crate::{cli::AgentVerb, client::Client, exit::Code};
 
 const COLUMNS: &[Column] = &[
@@ -32,10 +32,9 @@ pub(crate) fn main(verb: AgentVerb) -> Result<Code> {
 
 async fn run(verb: AgentVerb) -> Result<Code> {
     match verb {
-        AgentVerb::List { status, region, watched } => {
+        AgentVerb::List { status, region, which, watched } => {
             let query = query([("status", &status), ("region", &region)]);
-            show_list(&watched, COLUMNS, async |client| Ok(client.whole("/api/v1/agents", &query).await?))
-                .await
+            show_pages(&watched, COLUMNS, "/api/v1/agents", &which, &query).await
         }
         AgentVerb::Show { id, common } => {
             let client = Client::find(&common.connect)?;

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Write},
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
     time::Duration,
 };
 
@@ -19,7 +19,7 @@ use reqwest::Method;
 
 use serde_json::{Map, Value, json};
 
-use super::{block_on, item, nothing_to_change, params, print, query, show_list};
+use super::{block_on, item, nothing_to_change, params, print, query, show_pages};
 use crate::{
     cli::{CheckArgs, Common, ModuleVerb},
     client::{Body, Client, Sent},
@@ -57,10 +57,9 @@ pub(crate) fn main(verb: ModuleVerb) -> Result<Code> {
 
 async fn run(verb: ModuleVerb) -> Result<Code> {
     match verb {
-        ModuleVerb::List { agent, kind, watched } => {
+        ModuleVerb::List { agent, kind, which, watched } => {
             let query = query([("agent", &agent), ("type", &kind)]);
-            show_list(&watched, COLUMNS, async |client| Ok(client.whole("/api/v1/modules", &query).await?))
-                .await
+            show_pages(&watched, COLUMNS, "/api/v1/modules", &which, &query).await
         }
         ModuleVerb::Check(args) => check(args).await,
         ModuleVerb::Enable { kind, agent, common } => {
@@ -74,10 +73,10 @@ async fn run(verb: ModuleVerb) -> Result<Code> {
             order(Method::POST, "scale", &kind, Some(body), agent, &common).await
         }
         ModuleVerb::Set { kind, slots, log_level, config, agent, common } => {
-            let config: Option<Map<String, Value>> = config
-                .map(|text| serde_json::from_str(&text))
-                .transpose()
-                .map_err(|error| Exit::usage(format!("--config: {error}")))?;
+            let config: Option<Map<String, Value>> =
+                config.map(|text| serde_json::from_str(&text)).transpose().map_err(|error| {
+                    Exit::usage(format!("--config: write a JSON object, such as {{\"a\": 1}}: {error}"))
+                })?;
             if slots.is_none() && log_level.is_none() && config.is_none() {
                 return Err(nothing_to_change("--slots, --log-level, --config"));
             }
@@ -93,8 +92,11 @@ async fn check(args: CheckArgs) -> Result<Code> {
         .map_err(|error| Exit::usage(format!("--type: {error}")))?;
     // Not by what it links to: an interpreter of a virtual environment is known by its link.
     let program = std::path::absolute(&args.program)?;
-    if let Err(error) = std::fs::metadata(&program) {
-        return Err(Exit::usage(format!("{}: {error}", program.display())).into());
+    let meta = std::fs::metadata(&program)
+        .map_err(|error| Exit::usage(format!("PROGRAM {}: {error}", program.display())))?;
+    if !meta.is_file() || meta.permissions().mode() & 0o111 == 0 {
+        let message = format!("PROGRAM {}: is no executable file: chmod +x it", program.display());
+        return Err(Exit::usage(message).into());
     }
     let plain = params(&args.params)?;
     let slow = (!args.slow.is_empty()).then(|| params(&args.slow)).transpose()?;

@@ -3,6 +3,7 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Result, bail};
+use imn_domain::classify;
 use imn_runtime::{credential::Authority, file, file::StateLock, nats, task::Signals};
 use imn_server::{Config, Role, Server, admit, fresh_token};
 use imn_store::{Catalog, EmbeddedConfig, EmbeddedResults, SqlCatalog};
@@ -25,16 +26,15 @@ pub(crate) fn main(args: ServerArgs) -> Result<Code> {
 
 async fn run(args: ServerArgs) -> Result<Code> {
     let mut signals = Signals::listen()?;
+    super::check_database(args.database_url.as_deref())?;
+    for target in &args.seed_target {
+        classify(target).map_err(|error| Exit::usage(format!("--seed-target: {error}")))?;
+    }
     let state = super::state_dir(&args.state)?;
     let _lock = StateLock::acquire(&state)?;
     let catalog = match args.database_url.as_deref() {
         None => SqlCatalog::sqlite(&state.join("catalog.sqlite")).await?,
-        Some(url) if ["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) => {
-            SqlCatalog::postgres(url).await?
-        }
-        Some(_) => {
-            return Err(Exit::usage("--database-url: use postgres://USER:PASSWORD@HOST/DATABASE").into());
-        }
+        Some(url) => SqlCatalog::postgres(url).await?,
     };
     let results = EmbeddedResults::open(&state.join("results"), &catalog, EmbeddedConfig::default()).await?;
     let catalog = Arc::new(catalog);
