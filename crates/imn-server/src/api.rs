@@ -32,6 +32,7 @@ mod targets;
 mod text;
 mod tiers;
 mod watch;
+mod why;
 
 use std::{net::SocketAddr, sync::Arc};
 

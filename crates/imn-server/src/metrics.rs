@@ -46,6 +46,8 @@ pub(crate) struct Metrics {
     pub(crate) garbage: Family<Labels, Counter>,
     /// Agents, by liveness.
     pub(crate) agents: Family<Labels, Gauge>,
+    /// Module instances, by state.
+    pub(crate) modules: Family<Labels, Gauge>,
     /// Standing assignments.
     pub(crate) assignments: Gauge<i64, AtomicI64>,
     /// Assignment shards written.
@@ -76,6 +78,7 @@ impl Metrics {
             task_seconds: seconds(),
             garbage: Family::default(),
             agents: Family::default(),
+            modules: Family::default(),
             assignments: Gauge::default(),
             shards_written: Counter::default(),
             targets: Family::default(),
@@ -102,6 +105,7 @@ impl Metrics {
         registry.register("job_task_seconds", "Time from acceptance to a terminal state", m.task_seconds);
         registry.register("garbage_messages", "Messages that could not be read", m.garbage);
         registry.register("agents", "Agents by liveness", m.agents);
+        registry.register("modules", "Module instances by state", m.modules);
         registry.register("assignments", "Standing assignments", m.assignments);
         registry.register("assignment_shards_written", "Assignment shards written", m.shards_written);
         registry.register("targets", "Targets by monitoring state", m.targets);

@@ -9,6 +9,8 @@ mod lists;
 mod params;
 #[path = "api/transfer.rs"]
 mod transfer;
+#[path = "api/why.rs"]
+mod why;
 
 use std::{collections::BTreeSet, path::Path, time::Duration};
 

@@ -6,7 +6,7 @@ use async_nats::{Message as Raw, Subscriber};
 use futures::StreamExt;
 use imn_contract::{
     AgentId, Fault, Message, ModuleType,
-    latest::{Announce, Health, Heartbeat},
+    latest::{Announce, Health, Heartbeat, ModuleState},
     subject,
 };
 use imn_domain::Liveness;
@@ -110,6 +110,11 @@ fn count(context: &Context, now: i64) {
     {
         let n = views.iter().filter(|view| view.liveness == liveness).count();
         context.metrics.agents.get_or_create(&label("status", name)).set(n as i64);
+    }
+    let instances = context.registry.instances(now);
+    for state in ModuleState::ALL {
+        let n = instances.iter().filter(|instance| instance.state == state).count();
+        context.metrics.modules.get_or_create(&label("state", state.name())).set(n as i64);
     }
 }
 

@@ -38,6 +38,11 @@ struct Module {
 }
 
 impl Module {
+    /// Whether waiting for it makes no sense: somebody switched it off, or it ended too often.
+    fn is_left_alone(&self) -> bool {
+        matches!(self.state.as_str(), "disabled" | "quarantined")
+    }
+
     fn worded(&self) -> String {
         let reason = self.reason.as_deref().map_or_else(String::new, |reason| format!(": {reason}"));
         format!("{} is {}{reason}", self.instance, self.state)
@@ -104,10 +109,11 @@ impl Connect {
         &self.content.http_url
     }
 
-    /// Waits until the agent's modules are ready; what is not ready by then, with the reason.
+    /// Waits until the agent's modules are ready, but for those that are left alone; what is not ready by then, with the
+    /// reason.
     pub(super) async fn wait_modules(&self, agent: &AgentId, deadline: Duration) -> Result<Vec<String>> {
         let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(2)).build()?;
-        let url = format!("{}/api/v1/modules", self.http_url());
+        let url = format!("{}/api/v1/modules?limit=1000", self.http_url());
         let end = tokio::time::Instant::now() + deadline;
         loop {
             let answer = client.get(&url).bearer_auth(&self.content.api_key).send().await;
@@ -120,8 +126,8 @@ impl Connect {
             let agent = format!("{}/api/v1/agents/{agent}", self.http_url());
             let known = client.get(agent).bearer_auth(&self.content.api_key).send().await;
             let known = known.is_ok_and(|answer| answer.status().is_success());
-            if known && !modules.is_empty() && waiting.is_empty() {
-                return Ok(Vec::new());
+            if known && !modules.is_empty() && waiting.iter().all(|module| module.is_left_alone()) {
+                return Ok(waiting.iter().map(|module| module.worded()).collect());
             }
             if tokio::time::Instant::now() >= end {
                 return Ok(match waiting.as_slice() {
