@@ -445,7 +445,7 @@ mod tests {
                         );
                     }
                     Err(fault) => {
-                        assert!(fault.field.is_some() && fault.message.len() < 1_000, "{text:?}: {fault}")
+                        assert!(fault.field.is_some() && fault.message.len() < 1_000, "{text:?}: {fault}");
                     }
                 }
             }

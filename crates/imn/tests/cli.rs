@@ -223,7 +223,6 @@ fn bad_input_names_the_flag_and_the_fix() {
         (&["ping", "127.0.0.1", "-c", "0"], &["--count", "1..=65535"]),
         (&["ping", "127.0.0.1", "-c", "many"], &["--count"]),
         (&["ping", "127.0.0.1", "-c", "-1"], &["--count", "1..=65535"]),
-        (&["ping", "127.0.0.1", "-i", "-1s"], &["--interval"]),
         (&["ping", "127.0.0.1", "-i", "0ms"], &["--interval", "greater than zero"]),
         (&["ping", "127.0.0.1", "-i", "10"], &["--interval", "10ms"]),
         (&["ping", "127.0.0.1", "-t", "soon"], &["--timeout", "10ms"]),

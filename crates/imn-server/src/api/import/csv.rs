@@ -23,7 +23,7 @@ pub(super) fn lines(text: &str) -> Result<Lines, Problem> {
     if let Some(name) = header.iter().find(|name| header.iter().filter(|other| other == name).count() > 1) {
         return Err(Problem::field(name.as_str(), "the header names this column twice"));
     }
-    for name in header.iter().filter(|name| !is_column(name)) {
+    if let Some(name) = header.iter().find(|name| !is_column(name)) {
         let message = "the header names this column, which is none: use address, tier, display_name, tags.NAME, params, …";
         return Err(Problem::field(text::clip(name), message));
     }
