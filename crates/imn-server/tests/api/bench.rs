@@ -117,7 +117,10 @@ impl Bench {
 
     /// Asks with these parameters.
     pub(crate) async fn ask(&self, path: &str, query: &[(&str, &str)]) -> Answer {
-        let encoded = |text: &str| -> String { text.bytes().map(|byte| format!("%{byte:02X}")).collect() };
+        let encoded = |text: &str| {
+            let bytes: Vec<String> = text.bytes().map(|byte| format!("%{byte:02X}")).collect();
+            bytes.concat()
+        };
         let query: Vec<String> =
             query.iter().map(|(name, value)| format!("{name}={}", encoded(value))).collect();
         self.get(&format!("{path}?{}", query.join("&"))).await
