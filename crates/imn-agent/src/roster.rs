@@ -163,6 +163,10 @@ impl Roster {
             return;
         }
         self.update(|entries| {
+            // The last word of one that is gone already does not bring it back.
+            if health.state == ModuleState::Draining && !entries.contains_key(&health.instance) {
+                return;
+            }
             let entry =
                 entries.entry(health.instance.clone()).or_insert_with(|| Entry::new(health.kind.clone()));
             // What a process said last may arrive after its end.
@@ -374,6 +378,10 @@ mod tests {
         roster.health(health(2, 4));
         lease.ended().await;
         assert!(roster.standing().is_empty(), "announced instances have no standing work");
-        assert_eq!(roster.candidates(&kind), [instance]);
+        assert_eq!(roster.candidates(&kind), std::slice::from_ref(&instance));
+        // Its last word may come after its end.
+        roster.forget(&instance);
+        roster.health(Health { state: ModuleState::Draining, ..health(2, 4) });
+        assert!(!roster.has_type(&kind));
     }
 }

@@ -84,6 +84,9 @@ impl Server {
         let (metrics, readiness, hub) = (Metrics::new(), Readiness::default(), Hub::new());
         let (registry, board, assigner) = (Registry::default(), Board::default(), Assigner::default());
         registry.load(catalog.agents().await?, now_us());
+        if let Some(schemas) = catalog.setting(registry::SCHEMAS).await? {
+            registry.remember_schemas(&schemas);
+        }
         readiness.ok(Part::Catalog);
 
         let mut publisher = Publisher::new(

@@ -14,6 +14,8 @@ use imn_runtime::{nats, task::Stop};
 
 use crate::{clock::now_us, context::Context, metrics::label, readiness::Part, streams::Streams};
 
+/// Setting that holds what modules have said of their parameters.
+pub(crate) const SCHEMAS: &str = "params_schemas";
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// Listens until `stop`.
@@ -89,6 +91,12 @@ pub(crate) async fn keep(context: Context, stop: Stop) {
                 Ok(()) => context.readiness.ok(Part::Catalog),
                 Err(error) => context.readiness.fails(Part::Catalog, error.to_string()),
             }
+        }
+        if let Some(schemas) = context.registry.changed_schemas()
+            && let Err(error) = context.catalog.set_setting(SCHEMAS, &schemas).await
+        {
+            context.registry.schemas_not_kept();
+            tracing::warn!(%error, "schemas of parameters not kept yet");
         }
         count(&context, now);
     }
