@@ -17,6 +17,7 @@ use crate::{
     job::Jobs,
     listen::Listener,
     metrics::Counters,
+    registry::Registry,
     roster::Roster,
     scrape::Scraper,
     simple::Simple,
@@ -64,6 +65,8 @@ impl Agent {
         let address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let client = Client::connect(&config.nats).await?;
         let counters = Arc::new(Counters::default());
+        // Before anything is run: what is not as it was verified is taken out.
+        let registry = Registry::open(&config, client.clone(), Arc::clone(&counters))?.map(Arc::new);
         let roster = Arc::new(Roster::new(config.id.clone()));
         let supervisor = Arc::new(Supervisor::open(&config, Arc::clone(&roster), client.clone())?);
         let assignments = Arc::new(Assignments::new(&config, client.clone(), Arc::clone(&roster))?);
@@ -85,6 +88,7 @@ impl Agent {
             Arc::clone(&roster),
             Arc::clone(&assignments),
             Arc::clone(&supervisor),
+            registry.clone(),
         ));
 
         let (voice_ends, work_ends) = (Shutdown::new(), Shutdown::new());
@@ -97,6 +101,7 @@ impl Agent {
             jobs: Arc::clone(&jobs),
             assignments: Arc::clone(&assignments),
             supervisor: Arc::clone(&supervisor),
+            registry: registry.clone(),
             heart: Arc::clone(&heart),
             credentials: config.credentials.clone(),
         };
@@ -118,6 +123,9 @@ impl Agent {
         work.spawn("jobs", jobs.run(work_ends.stop()));
         work.spawn("simple", simple.run(work_ends.stop()));
         work.spawn("assignments", assignments.run(Arc::clone(&supervisor), work_ends.stop()));
+        if let Some(registry) = registry {
+            work.spawn("registry", registry.run(work_ends.stop()));
+        }
         supervision.spawn("supervisor", supervisor.run(end));
         tracing::info!(agent = %config.id, listen = ?address, "agent started");
         Ok(Self {

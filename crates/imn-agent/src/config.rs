@@ -176,6 +176,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Directory of third-party modules, watched; need not exist.
     pub modules_dir: PathBuf,
+    /// Public key of the network's registry, whose modules are to be fetched and run; absent: it is not followed.
+    pub registry_key: Option<String>,
     /// The program that has the built-in modules.
     pub program: PathBuf,
     /// Built-in modules to run.
@@ -216,6 +218,7 @@ impl Config {
             identity: Identity::default(),
             nats,
             modules_dir: state_dir.join("modules.d"),
+            registry_key: None,
             state_dir,
             program: program.into(),
             built_ins,
@@ -226,5 +229,9 @@ impl Config {
             restart: Restart::default(),
             keep_modules: false,
         }
+    }
+    /// Where the executables from the registry are.
+    pub(crate) fn registry_dir(&self) -> PathBuf {
+        self.state_dir.join("registry.d")
     }
 }

@@ -16,13 +16,17 @@ use imn_contract::{
 };
 use imn_runtime::{clock, nats::Client, process, task::Stop};
 
-use crate::{Config, assignment::Assignments, roster::Roster, supervise::Supervisor};
+use crate::{Config, assignment::Assignments, registry::Registry, roster::Roster, supervise::Supervisor};
 
 const EVERY: Duration = Duration::from_secs(2);
 /// A change waits this long for others to come with it.
 const SETTLE: Duration = Duration::from_millis(100);
 /// Rounds per second are told over this time.
 const RATE_OVER: Duration = Duration::from_secs(10);
+
+/// Problems told at once, and characters of each: a heartbeat stays small.
+const MOST_PROBLEMS: usize = 32;
+const LONGEST_PROBLEM: usize = 400;
 
 /// Makes heartbeats.
 #[derive(Debug)]
@@ -32,6 +36,7 @@ pub(crate) struct Heart {
     roster: Arc<Roster>,
     assignments: Arc<Assignments>,
     supervisor: Arc<Supervisor>,
+    registry: Option<Arc<Registry>>,
     started: Instant,
     draining: AtomicBool,
     measured: Mutex<Measured>,
@@ -55,6 +60,7 @@ impl Heart {
         roster: Arc<Roster>,
         assignments: Arc<Assignments>,
         supervisor: Arc<Supervisor>,
+        registry: Option<Arc<Registry>>,
     ) -> Self {
         Self {
             config: config.clone(),
@@ -62,6 +68,7 @@ impl Heart {
             roster,
             assignments,
             supervisor,
+            registry,
             started: Instant::now(),
             draining: AtomicBool::new(false),
             measured: Mutex::default(),
@@ -127,9 +134,10 @@ impl Heart {
                 ModuleState::Backoff | ModuleState::Quarantined | ModuleState::Degraded | ModuleState::Lost
             )
         };
+        let problems = self.problems();
         let status = if self.draining.load(Relaxed) {
             AgentStatus::Draining
-        } else if modules.iter().any(|module| amiss(module.state)) || !self.supervisor.problems().is_empty() {
+        } else if modules.iter().any(|module| amiss(module.state)) || !problems.is_empty() {
             AgentStatus::Degraded
         } else {
             AgentStatus::Active
@@ -159,7 +167,15 @@ impl Heart {
             location: identity.location.clone(),
             provider: identity.provider.clone(),
             tags: identity.tags.clone(),
+            problems,
         }
+    }
+
+    /// What is wrong with modules that should run: in the directories, and of what is published.
+    pub(crate) fn problems(&self) -> Vec<String> {
+        let refused = self.registry.as_ref().map(|registry| registry.problems()).unwrap_or_default();
+        let all = self.supervisor.problems().into_iter().chain(refused);
+        all.take(MOST_PROBLEMS).map(|problem| problem.chars().take(LONGEST_PROBLEM).collect()).collect()
     }
 
     fn measure(&self) {

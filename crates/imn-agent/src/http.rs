@@ -99,7 +99,7 @@ async fn probe(
 }
 
 async fn modules(State(desk): State<Arc<Desk>>) -> Response {
-    let body = json!({ "items": desk.heart.beat().modules, "problems": desk.supervisor.problems() });
+    let body = json!({ "items": desk.heart.beat().modules, "problems": desk.heart.problems() });
     axum::Json(body).into_response()
 }
 

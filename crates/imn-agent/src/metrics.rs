@@ -22,6 +22,7 @@ pub(crate) struct Counters {
     crashed: ByType,
     simple: Counter,
     refused: Counter,
+    registry_refused: Counter,
 }
 
 impl Counters {
@@ -55,6 +56,11 @@ impl Counters {
         self.refused.inc();
     }
 
+    /// Something of the registry was not taken.
+    pub(crate) fn registry_refused(&self) {
+        self.registry_refused.inc();
+    }
+
     /// The page, as Prometheus reads it: the counts, and what the heartbeat tells.
     pub(crate) fn page(&self, beat: &Heartbeat, connected: bool, jobs_in_hand: usize) -> String {
         let mut registry = Registry::with_prefix("imn_agent");
@@ -68,6 +74,11 @@ impl Counters {
         );
         registry.register("simple_requests", "Requests on agent.{id}.in and POST /jobs", self.simple.clone());
         registry.register("simple_errors", "Requests answered on agent.{id}.error", self.refused.clone());
+        registry.register(
+            "registry_refused",
+            "Lists and modules of the registry that were not taken, each time they were looked at",
+            self.registry_refused.clone(),
+        );
         let mut gauge = |name: &str, help: &str, value: f64| {
             let gauge = Gauge::<f64, std::sync::atomic::AtomicU64>::default();
             gauge.set(value);

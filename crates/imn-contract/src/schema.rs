@@ -8,8 +8,8 @@ use crate::{
         AgentControl, Announce, AssignmentFile, AssignmentMeta, AssignmentShard, Attempt, BatchColumns,
         BgpOutcome, ControlReply, DnsOutcome, EchoOutcome, Health, Heartbeat, HostOutcome, HttpOutcome,
         JobRequest, JobResult, JobView, LogLine, ModuleConfig, ModuleControl, PingOutcome, Progress,
-        SimpleError, SimpleReply, SimpleRequest, StampOutcome, Submit, SubmitReply, Task, TaskReply,
-        TraceOutcome, Vouch, VouchReply, Watermark, WatermarkRequest,
+        Registry, SimpleError, SimpleReply, SimpleRequest, StampOutcome, Submit, SubmitReply, Task,
+        TaskReply, TraceOutcome, Vouch, VouchReply, Watermark, WatermarkRequest,
     },
 };
 
@@ -53,6 +53,7 @@ pub fn schemas() -> Vec<SchemaFile> {
         SimpleError,
         Vouch,
         VouchReply,
+        Registry,
         AssignmentMeta,
         AssignmentShard,
         AssignmentFile,

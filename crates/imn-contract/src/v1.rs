@@ -6,6 +6,7 @@ mod ingest;
 mod job;
 mod module;
 mod outcome;
+mod registry;
 
 pub use agent::{
     AgentControl, AgentOp, AgentStatus, AssignmentMark, ClockState, Heartbeat, ModuleSummary, SimpleError,
@@ -27,6 +28,7 @@ pub use outcome::{
     RttSummary, StampClock, StampClocks, StampDirection, StampOutcome, TlsOutcome, TraceHop, TraceOutcome,
     TracePath, TraceResponder, Typed,
 };
+pub use registry::{MAX_ARTIFACT_BYTES, ModuleLimits, ModuleManifest, Registry};
 
 pub(crate) const fn one() -> u32 {
     1
@@ -63,6 +65,7 @@ message! {
     SimpleError => "simple-error",
     Vouch => "vouch",
     VouchReply => "vouch-reply",
+    Registry => "registry",
     AssignmentMeta => "assignment-meta",
     AssignmentShard => "assignment-shard",
     AssignmentFile => "assignment-file",

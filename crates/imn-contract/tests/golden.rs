@@ -49,6 +49,7 @@ fn every_sample_is_read_and_written_unchanged() {
         SimpleError,
         Vouch,
         VouchReply,
+        Registry,
         AssignmentMeta,
         AssignmentShard,
         AssignmentFile,

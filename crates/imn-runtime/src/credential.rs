@@ -5,6 +5,7 @@
 
 mod jwt;
 mod role;
+mod signer;
 
 use std::{
     path::{Path, PathBuf},
@@ -17,6 +18,7 @@ use nkeys::{KeyPair, KeyPairType};
 use crate::file;
 
 pub use role::{Permissions, Role};
+pub use signer::{Signer, is_signer};
 
 /// Why keys or credentials could not be had.
 #[derive(Debug, thiserror::Error)]

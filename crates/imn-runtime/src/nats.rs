@@ -21,7 +21,7 @@ use crate::telemetry::redact;
 
 pub use error::Error;
 pub use event::{Counts, Events, Violation};
-pub use stream::{Acked, Kept, bucket};
+pub use stream::{Acked, Kept, bucket, object_bucket};
 
 /// The result of an operation on NATS.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

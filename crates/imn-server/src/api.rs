@@ -23,6 +23,7 @@ mod observed;
 mod page;
 mod policy;
 mod problem;
+mod registry;
 mod rounds;
 mod scrape;
 mod target;
@@ -40,6 +41,8 @@ use utoipa_axum::router::OpenApiRouter;
 
 pub use auth::{AdmitError, Minted, Role, admit, fresh_token, is_token, mint};
 pub use document::openapi;
+
+pub(crate) use auth::hex;
 
 use imn_runtime::http;
 
@@ -103,6 +106,7 @@ fn guarded() -> OpenApiRouter<Api> {
         .merge(tiers::routes())
         .merge(agents::routes())
         .merge(modules::routes())
+        .merge(registry::routes())
         .merge(jobs::routes())
         .merge(files::routes())
         .merge(keys::routes())

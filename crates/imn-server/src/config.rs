@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use imn_contract::{AgentId, ModuleType};
 use imn_domain::ScrapeModules;
-use imn_runtime::credential::Authority;
+use imn_runtime::credential::{Authority, Signer};
 
 /// How a server is run.
 #[derive(Clone, Debug)]
@@ -27,6 +27,8 @@ pub struct Config {
     pub scrape: ScrapeModules,
     /// Whose keys vouch for those of modules; absent: nobody's are vouched for.
     pub authority: Option<Arc<Authority>>,
+    /// What signs published modules; absent: none are published.
+    pub signer: Option<Arc<Signer>>,
     /// The agent that measures for `/probe` unless the request names one; absent: `local` if there is such, else any.
     pub scrape_agent: Option<AgentId>,
 }
@@ -48,6 +50,10 @@ pub struct StreamBytes {
     pub dead: i64,
     /// Assignment shards.
     pub assignments: i64,
+    /// Lists of published modules.
+    pub registry: i64,
+    /// Executables of published modules.
+    pub artifacts: i64,
 }
 
 const MIB: i64 = 1024 * 1024;
@@ -62,6 +68,8 @@ impl Default for StreamBytes {
             events: 64 * MIB,
             dead: 32 * MIB,
             assignments: 128 * MIB,
+            registry: 16 * MIB,
+            artifacts: 512 * MIB,
         }
     }
 }
@@ -80,6 +88,7 @@ impl Config {
             keep_jobs: Duration::from_hours(7 * 24),
             scrape: ScrapeModules::default(),
             authority: None,
+            signer: None,
             scrape_agent: None,
         }
     }

@@ -6,8 +6,8 @@ use imn_runtime::{nats::Client, task::Stop};
 use imn_store::{Catalog, Results};
 
 use crate::{
-    assign::Assigner, bgp::Routing, config::Config, jobs::Desk, live::Hub, metrics::Metrics,
-    readiness::Readiness, registry::Registry, status::Board,
+    artifact::Artifacts, assign::Assigner, bgp::Routing, config::Config, jobs::Desk, live::Hub,
+    metrics::Metrics, readiness::Readiness, registry::Registry, status::Board,
 };
 
 /// The server's parts; cheap to clone.
@@ -31,6 +31,8 @@ pub(crate) struct Context {
     pub(crate) routing: Routing,
     /// Agents and module instances.
     pub(crate) registry: Registry,
+    /// Modules that are published for agents to run.
+    pub(crate) artifacts: Artifacts,
     /// To be poked when targets, tiers or agents were changed.
     pub(crate) assign: Assigner,
     /// Whether each part works.

@@ -2,11 +2,12 @@
 //!
 //! One server holds the catalog and the results, both behind their seams, and meets agents and modules over NATS
 //! alone. Its work is done by reconcilers that may be stopped at any point and begin again from what is stored:
-//! streams, assignments, ingest, jobs.
+//! streams, assignments, ingest, jobs, the registry of modules.
 //!
 //! Deliberately absent: the measurement engines, files of the agents, and decisions, which are `imn-domain`'s.
 
 mod api;
+mod artifact;
 mod assign;
 mod bgp;
 mod clock;

@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 
 use crate::{
     api,
+    artifact::{self, Artifacts},
     assign::{self, Assigner, Publisher},
     bgp::Routing,
     clock::now_us,
@@ -118,6 +119,7 @@ impl Server {
         desk.load_open().await?;
         let context = Context {
             config: config.clone(),
+            artifacts: Artifacts::new(client.clone(), config.signer.clone()),
             client,
             catalog,
             results,
@@ -140,6 +142,7 @@ impl Server {
         if let Some(authority) = config.authority.clone() {
             tasks.spawn("vouch", registry::vouch(context.clone(), authority, stop()));
         }
+        tasks.spawn("artifacts", artifact::run(context.clone(), stop()));
         tasks.spawn("assign", publisher.run(stop()));
         for partition in 0..config.partitions {
             let name = format!("ingest-{partition}");

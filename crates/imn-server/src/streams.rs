@@ -237,6 +237,8 @@ impl Streams {
             },
             stream::Config { max_age: 30 * 24 * HOUR, ..limits(names::DLQ, &[subject::DLQ_ALL], bytes.dead) },
             nats::bucket(names::ASSIGNMENTS_BUCKET, bytes.assignments),
+            nats::bucket(names::REGISTRY_BUCKET, bytes.registry),
+            nats::object_bucket(names::ARTIFACTS_BUCKET, bytes.artifacts),
         ]
     }
 }

@@ -4,6 +4,7 @@ mod bgp;
 mod manage;
 mod measure;
 mod probe;
+mod registry;
 mod role_or;
 mod stamp;
 mod web;
@@ -27,6 +28,7 @@ pub(crate) use probe::{
     BgpProbe, DnsProbe, HttpProbe, IcmpProbe, LogPlace, MtrProbe, OutArgs, Output, ProbeArgs, ProbeVerb,
     RegistryProbe, RunArgs, WhoArgs,
 };
+pub(crate) use registry::PublishArgs;
 pub(crate) use role_or::RoleOr;
 pub(crate) use stamp::{Numbering, StampReflectArgs, StampSendArgs, StampVerb, Timestamps};
 pub(crate) use web::{HttpArgs, TlsArgs};
@@ -47,7 +49,7 @@ pub(crate) enum Command {
     Server(ServerArgs),
     /// Run the agent of a vantage point; or list, show and remove agents.
     Agent(RoleOr<AgentArgs, AgentVerb>),
-    /// Run one module process, its configuration on standard input; or list, enable and disable modules.
+    /// Run one module process, its configuration on standard input; or list, tune, publish and check modules.
     Module(RoleOr<ModuleArgs, ModuleVerb>),
     /// Measure reachability and delay by ICMP echo.
     Ping(PingArgs),
@@ -191,6 +193,9 @@ pub(crate) struct AgentArgs {
     /// asked.
     #[arg(long, value_name = "DIR")]
     pub(crate) module_creds_dir: Option<PathBuf>,
+    /// Public key of the network's registry of modules; with it, what is published for this agent is fetched and run.
+    #[arg(long, env = "IMN_REGISTRY_KEY", value_name = "KEY", value_parser = registry_key)]
+    pub(crate) registry_key: Option<String>,
     /// Where the agent's own listener is: metrics, and with the API key control.
     #[arg(long, env = "IMN_AGENT_LISTEN", value_name = "ADDR:PORT", default_value = "0.0.0.0:9101")]
     pub(crate) listen: SocketAddr,
@@ -236,6 +241,13 @@ pub(crate) fn once(flag: &str, pairs: &[(String, String)]) -> Result<BTreeMap<St
         }
     }
     Ok(map)
+}
+
+fn registry_key(text: &str) -> Result<String, String> {
+    if imn_runtime::credential::is_signer(text) {
+        return Ok(text.to_owned());
+    }
+    Err("use the public key that the server logs at its start, M and 55 letters and digits".to_owned())
 }
 
 fn tag(text: &str) -> Result<(String, String), String> {

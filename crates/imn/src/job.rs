@@ -26,7 +26,8 @@ pub(crate) struct Ended {
 }
 
 /// The selector that a text stands for: `any`, `all`, a tag `k=v`, an agent's id or name, a region, a job's id.
-pub(crate) async fn selector(client: &Client, text: &str) -> Result<Value> {
+/// `flag` is where it was given.
+pub(crate) async fn selector(client: &Client, flag: &str, text: &str) -> Result<Value> {
     match text {
         "any" => return Ok(json!({ "limit": 1 })),
         "all" => return Ok(json!({})),
@@ -52,7 +53,7 @@ pub(crate) async fn selector(client: &Client, text: &str) -> Result<Value> {
             let known = if ids.is_empty() { "there are none".to_owned() } else { ids.join(", ") };
             Err(Exit::new(
                 Code::NotFound,
-                format!("--from {text}: no region, agent or job of that name; agents: {known}; or use any, all or k=v"),
+                format!("{flag} {text}: no region, agent or job of that name; agents: {known}; or use any, all or k=v"),
             )
             .into())
         }

@@ -4,6 +4,7 @@ pub(crate) mod agent;
 pub(crate) mod job;
 mod live;
 pub(crate) mod module;
+mod registry;
 pub(crate) mod results;
 pub(crate) mod target;
 pub(crate) mod tier;

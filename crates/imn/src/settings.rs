@@ -36,6 +36,7 @@ const KEYS: &[Key] = &[
     key("database_url", None, "PostgreSQL for the catalog, in place of SQLite"),
     key("agent_id", None, "identifier of the vantage point"),
     key("agent_listen", Some("0.0.0.0:9101"), "where the agent's own listener is"),
+    key("registry_key", None, "public key of the registry that an agent follows"),
     key("probe_agent", None, "agent that measures for the server's /probe"),
     key("probe_id", None, "identifier of a standalone probe"),
     key("probe_location", None, "where a standalone probe is"),

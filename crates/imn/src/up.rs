@@ -16,7 +16,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use imn_contract::{AgentId, InstanceId};
 use imn_runtime::{
-    credential::{Authority, Credentials, Role},
+    credential::{Authority, Credentials, Role, Signer},
     file,
     file::StateLock,
     nats_server::{self, NatsServer},
@@ -192,6 +192,7 @@ impl Site {
                 }
             }
             spec.flag("--module-creds-dir", creds.display().to_string());
+            spec.flag("--registry-key", Signer::open(&self.state.join("keys"))?.public_key());
         }
         let role = Role::Agent { agent: self.agent.clone() };
         self.nats_flags(

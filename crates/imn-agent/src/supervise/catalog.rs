@@ -73,6 +73,13 @@ pub(crate) struct Catalog {
     pub(crate) problems: Vec<String>,
 }
 
+/// Who has put an executable where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    Local,
+    Registry,
+}
+
 /// `NAME.toml` beside an executable `NAME`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -105,23 +112,31 @@ impl Catalog {
                 Err(error) => catalog.problems.push(format!("{}: {error}", config.program.display())),
             }
         }
-        let entries = match fs::read_dir(&config.modules_dir) {
+        catalog.look(&config.modules_dir, before, Source::Local);
+        // After what somebody has put there by hand, which has precedence.
+        if config.registry_key.is_some() {
+            catalog.look(&config.registry_dir(), before, Source::Registry);
+        }
+        catalog
+    }
+
+    fn look(&mut self, directory: &Path, before: Option<&Self>, source: Source) {
+        let entries = match fs::read_dir(directory) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return catalog,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
             Err(error) => {
-                catalog.problems.push(format!("read {}: {error}", config.modules_dir.display()));
-                return catalog;
+                self.problems.push(format!("read {}: {error}", directory.display()));
+                return;
             }
         };
         let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
         paths.sort();
         for path in paths {
-            catalog.add(&path, before);
+            self.add(&path, before, source);
         }
-        catalog
     }
 
-    fn add(&mut self, path: &Path, before: Option<&Self>) {
+    fn add(&mut self, path: &Path, before: Option<&Self>, source: Source) {
         let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
         let manifest = path.extension().is_some_and(|extension| extension == "toml");
         let Ok(meta) = fs::metadata(path) else { return };
@@ -133,10 +148,13 @@ impl Catalog {
             && (meta.modified().is_ok_and(is_fresh) || manifest.is_ok_and(is_fresh))
         {
             let same = before.specs.values().find(|spec| spec.program == path);
-            self.specs.extend(same.map(|spec| (spec.kind.clone(), spec.clone())));
+            if let Some(spec) = same.filter(|spec| !self.specs.contains_key(&spec.kind)) {
+                self.specs.insert(spec.kind.clone(), spec.clone());
+            }
             return;
         }
         match third_party(path) {
+            Ok(spec) if source == Source::Registry && self.specs.contains_key(&spec.kind) => {}
             Ok(spec) if self.specs.contains_key(&spec.kind) => {
                 let problem = format!(
                     "{}: the type {} is taken already; give another `type` in its manifest",
@@ -281,6 +299,18 @@ mod tests {
             assert!(problems.contains(word), "{problems}");
         }
         assert_eq!(catalog.problems.len(), 4);
+
+        // From the registry comes what nobody here has a file for.
+        let fetched = config.registry_dir();
+        fs::create_dir(&fetched).unwrap();
+        executable(&fetched.join("plain"), "published");
+        executable(&fetched.join("afar"), "published");
+        assert_eq!(Catalog::read(&config, None).specs.len(), catalog.specs.len(), "no registry is followed");
+        let follows = Config { registry_key: Some("key".to_owned()), ..config.clone() };
+        let both = Catalog::read(&follows, None);
+        assert_eq!(both.specs["plain"], catalog.specs["plain"]);
+        assert_eq!(both.specs["afar"].program, fetched.join("afar"));
+        assert_eq!(both.problems, catalog.problems);
 
         // What is just being written is as it was; what is new waits.
         executable(&at("plain"), "changed");

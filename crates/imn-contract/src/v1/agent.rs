@@ -132,6 +132,9 @@ pub struct Heartbeat {
     /// Free tags.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tags: BTreeMap<String, String>,
+    /// What is wrong with modules that it should run, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<String>,
 }
 
 /// What an agent is told.
@@ -147,6 +150,11 @@ pub enum AgentOp {
     Assignments {
         /// Their generation.
         generation: u64,
+    },
+    /// The modules that are published for this agent are to be read.
+    Registry {
+        /// Revision of their list.
+        revision: u64,
     },
     /// Start a module's instances.
     Enable {

@@ -108,6 +108,8 @@ pub(crate) struct Agent {
     /// What it says of itself.
     #[schema(required)]
     pub(crate) telemetry: Option<Telemetry>,
+    /// What is wrong with modules that it should run.
+    pub(crate) problems: Vec<String>,
 }
 
 /// An agent's figures and those of its module instances.
@@ -247,6 +249,7 @@ impl From<AgentView> for Agent {
             status: view.liveness.into(),
             first_seen: text::time(agent.first_seen_us),
             last_heartbeat: text::time(agent.last_heartbeat_us),
+            problems: heartbeat.as_ref().map(|h| h.problems.clone()).unwrap_or_default(),
             telemetry: heartbeat.map(|h| Telemetry {
                 uptime_s: h.uptime_s,
                 targets: h.targets,

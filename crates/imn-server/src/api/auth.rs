@@ -147,7 +147,10 @@ impl Role {
         let rest = path.strip_prefix("/api/v1/").unwrap_or(path);
         let root = rest.split(['/', ':']).next().unwrap_or(rest);
         match (root, method) {
-            ("api-keys" | "audit", _) | ("agents", &Method::DELETE) => Self::Admin,
+            // What is published in the registry runs on the hosts of all agents.
+            ("api-keys" | "audit", _)
+            | ("agents", &Method::DELETE)
+            | ("registry", &Method::PUT | &Method::DELETE) => Self::Admin,
             (_, &Method::GET | &Method::HEAD) => Self::Viewer,
             _ => Self::Operator,
         }

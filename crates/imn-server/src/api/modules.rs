@@ -110,6 +110,15 @@ pub(crate) struct ModuleTypeSummary {
     pub(crate) errors: u64,
 }
 
+/// Why an agent does not run a module as it should.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct ModuleProblem {
+    /// The agent.
+    pub(crate) agent: String,
+    /// What is wrong, in words.
+    pub(crate) problem: String,
+}
+
 /// Module instances, and their types.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(crate) struct Modules {
@@ -117,6 +126,8 @@ pub(crate) struct Modules {
     pub(crate) items: Vec<ModuleInstance>,
     /// The types of these, by name.
     pub(crate) types: Vec<ModuleTypeSummary>,
+    /// What keeps agents from running a module.
+    pub(crate) problems: Vec<ModuleProblem>,
     /// Always null: there is one page.
     #[schema(required)]
     pub(crate) next_page_token: Option<String>,
@@ -213,7 +224,14 @@ async fn list(State(api): State<Api>, Query(query): Query<ModulesQuery>) -> Json
     });
     let types = summaries(&instances);
     let items = instances.into_iter().map(ModuleInstance::from).collect();
-    Json(Modules { items, types, next_page_token: None })
+    let views = api.context.registry.agents(now_us()).into_iter();
+    let views = views.filter(|view| query.agent.as_ref().is_none_or(|id| view.agent.id.as_str() == id));
+    let problems = views.flat_map(|view| {
+        let agent = view.agent.id.to_string();
+        let told = view.agent.heartbeat.into_iter().flat_map(|heartbeat| heartbeat.problems);
+        told.map(move |problem| ModuleProblem { agent: agent.clone(), problem })
+    });
+    Json(Modules { items, types, problems: problems.collect(), next_page_token: None })
 }
 
 /// Show a module type
@@ -308,7 +326,7 @@ async fn tune(
     switch(api, by, AgentOp::Tune { kind: kind.clone(), tuning }, &kind, only).await
 }
 
-fn module_type(text: &str) -> Result<ModuleType, Problem> {
+pub(crate) fn module_type(text: &str) -> Result<ModuleType, Problem> {
     ModuleType::new(canonical_type(text)).map_err(|error| Problem::field("type", error.to_string()))
 }
 

@@ -8,7 +8,7 @@ use clap::{
 };
 use imn_sink::format::list::Format;
 
-use super::{StateDir, measure::duration, tag};
+use super::{StateDir, measure::duration, registry::PublishArgs, tag};
 
 /// How to reach the server.
 #[derive(Clone, Debug, Args)]
@@ -374,6 +374,21 @@ pub(crate) enum ModuleVerb {
     },
     /// Try whether a program keeps the contract of a module, on a private NATS.
     Check(CheckArgs),
+    /// Publish an executable as a module: the agents that are to run it fetch and verify it.
+    Publish(PublishArgs),
+    /// Take a type out of the registry: agents drain it.
+    Unpublish {
+        /// The type.
+        #[arg(value_name = "TYPE")]
+        kind: String,
+        #[command(flatten)]
+        connect: ConnectArgs,
+    },
+    /// List the published modules.
+    Registry {
+        #[command(flatten)]
+        watched: Watched,
+    },
     /// Drain a type's instances and keep them down.
     Disable {
         /// The type.

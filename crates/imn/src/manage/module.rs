@@ -1,4 +1,4 @@
-//! `imn module list|enable|disable|scale|set|check`.
+//! `imn module list|enable|disable|scale|set|check`, and what is published.
 
 use std::{
     io::{self, Write},
@@ -14,12 +14,12 @@ use imn_runtime::{
     nats_server::{self, NatsServer},
     task::Signals,
 };
-use imn_sink::format::list::{self, Column};
+use imn_sink::format::list::{self, Column, Format};
 use reqwest::Method;
 
 use serde_json::{Map, Value, json};
 
-use super::{block_on, item, nothing_to_change, params, print, query, show_list};
+use super::{block_on, item, nothing_to_change, params, print, query, registry, show};
 use crate::{
     cli::{CheckArgs, Common, ModuleVerb},
     client::{Body, Client, Sent},
@@ -59,10 +59,13 @@ async fn run(verb: ModuleVerb) -> Result<Code> {
     match verb {
         ModuleVerb::List { agent, kind, watched } => {
             let query = query([("agent", &agent), ("type", &kind)]);
-            show_list(&watched, COLUMNS, async |client| Ok(client.whole("/api/v1/modules", &query).await?))
+            show(&watched, write_list, async |client| Ok(client.get("/api/v1/modules", &query).await?.body))
                 .await
         }
         ModuleVerb::Check(args) => check(args).await,
+        ModuleVerb::Publish(args) => registry::publish(args).await,
+        ModuleVerb::Unpublish { kind, connect } => registry::unpublish(&kind, &connect).await,
+        ModuleVerb::Registry { watched } => registry::list(&watched).await,
         ModuleVerb::Enable { kind, agent, common } => {
             order(Method::POST, "enable", &kind, None, agent, &common).await
         }
@@ -85,6 +88,19 @@ async fn run(verb: ModuleVerb) -> Result<Code> {
             order(Method::PUT, "settings", &kind, Some(body), agent, &common).await
         }
     }
+}
+
+/// The instances; for people also what keeps agents from running some.
+fn write_list(out: &mut Vec<u8>, format: Format, body: &Value) -> io::Result<()> {
+    let items = |name: &str| body[name].as_array().map(Vec::as_slice).unwrap_or_default();
+    list::write(out, format, COLUMNS, items("items"))?;
+    if matches!(format, Format::Table | Format::Wide) {
+        for problem in items("problems") {
+            let text = |name: &str| problem[name].as_str().unwrap_or_default();
+            writeln!(out, "problem at {}: {}", text("agent"), text("problem"))?;
+        }
+    }
+    Ok(())
 }
 
 async fn check(args: CheckArgs) -> Result<Code> {

@@ -39,6 +39,7 @@ async fn run(args: AgentArgs) -> Result<Code> {
     if let Some(directory) = args.module_creds_dir {
         config.credentials = ModuleCredentials::directory(directory);
     }
+    config.registry_key = args.registry_key;
     config.listen = Some(args.listen);
     config.scraping = Some(Scraping::new(settings::scrape_modules()?, |kind, outcome, elapsed| {
         let outcome = Outcome::read(kind, outcome);

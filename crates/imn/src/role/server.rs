@@ -3,7 +3,13 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Result, bail};
-use imn_runtime::{credential::Authority, file, file::StateLock, nats, task::Signals};
+use imn_runtime::{
+    credential::{Authority, Signer},
+    file,
+    file::StateLock,
+    nats,
+    task::Signals,
+};
 use imn_server::{Config, Role, Server, admit, fresh_token};
 use imn_store::{Catalog, EmbeddedConfig, EmbeddedResults, SqlCatalog};
 
@@ -48,6 +54,13 @@ async fn run(args: ServerArgs) -> Result<Code> {
     config.scrape = settings::scrape_modules()?;
     config.scrape_agent = args.probe_agent;
     config.authority = args.keys_dir.as_deref().map(authority).transpose()?.map(Arc::new);
+    config.signer = args.keys_dir.as_deref().map(Signer::open).transpose()?.map(Arc::new);
+    if let Some(signer) = &config.signer {
+        tracing::info!(
+            key = signer.public_key(),
+            "agents follow the registry of modules by this --registry-key"
+        );
+    }
     let mut running = Server::start(config, client, catalog, Arc::new(results)).await?;
     tokio::select! {
         signal = signals.next() => tracing::info!(signal, "draining"),
