@@ -529,4 +529,6 @@ pub(crate) enum DocsVerb {
     Openapi,
     /// Print the JSON Schemas of all messages, as one object by file name.
     Schemas,
+    /// Print the AsyncAPI document of the contract over NATS.
+    Asyncapi,
 }
