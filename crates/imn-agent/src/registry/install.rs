@@ -174,3 +174,75 @@ fn io_error(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> f
     let path = path.to_owned();
     move |source| file::Error::Io { operation, path, source }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest(executable: &[u8]) -> ModuleManifest {
+        let text = format!(
+            r#"{{"type":"hello","version":"1.0.0","revision":1,"sha256":"{}","size":{},"object":"01JD","args":["-v"],
+                "slots":4,"standing":true,"config":{{"greeting":"hi"}},"limits":{{"nice":5}},"published":""}}"#,
+            hex(&Sha256::digest(executable)),
+            executable.len(),
+        );
+        serde_json::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn settings_say_what_the_manifest_says() {
+        let text = settings(&manifest(b"x")).unwrap();
+        let table: Table = toml::from_str(&text).unwrap();
+        let of = |name: &str| table[name].to_string();
+        assert_eq!((of("type"), of("version")), ("\"hello\"".to_owned(), "\"1.0.0\"".to_owned()));
+        assert_eq!((of("args"), of("slots"), of("standing")), ("[\"-v\"]".into(), "4".into(), "true".into()));
+        assert_eq!(table["config"]["greeting"].as_str(), Some("hi"));
+        assert_eq!(table["limits"]["nice"].as_integer(), Some(5));
+        assert!(!table.contains_key("instances"), "what is not said is left to the supervisor");
+    }
+
+    #[test]
+    fn what_no_executable_can_be_is_not_fetched() {
+        check(&manifest(b"x")).unwrap();
+        let wrong = |change: fn(&mut ModuleManifest)| {
+            let mut manifest = manifest(b"x");
+            change(&mut manifest);
+            check(&manifest).unwrap_err().to_string()
+        };
+        assert!(wrong(|m| m.size = 0).contains("size"));
+        assert!(wrong(|m| m.size = MAX_ARTIFACT_BYTES + 1).contains("size"));
+        assert!(wrong(|m| m.sha256 = "../x".to_owned()).contains("sha256"));
+        assert!(wrong(|m| m.object = "a.>".to_owned()).contains("object"));
+    }
+
+    #[test]
+    fn only_what_was_verified_stays() {
+        let state = tempfile::tempdir().unwrap();
+        let directory = Directory::open(state.path().join("registry.d")).unwrap();
+        let at = |name: &str| directory.path().join(name);
+        let kind: ModuleType = "hello".parse().unwrap();
+        let mut record = Record::open(state.path()).unwrap();
+        record.modules.insert(kind.clone(), manifest(b"verified"));
+        record.save().unwrap();
+        let part = directory.part(&kind);
+        fs::write(part.path(), "verified").unwrap();
+        directory.put(&kind, "type = \"another\"\n", &part).unwrap();
+        assert_eq!(fs::metadata(at("hello")).unwrap().permissions().mode() & 0o777, 0o755);
+        fs::write(at(".hello.cut-short.part"), "ver").unwrap();
+        fs::write(at("unknown"), "from nowhere").unwrap();
+
+        let mut record = Record::open(state.path()).unwrap();
+        directory.take_out_altered(&mut record).unwrap();
+        let mut left: Vec<_> =
+            fs::read_dir(directory.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["hello", "hello.toml"]);
+        let text = fs::read_to_string(at("hello.toml")).unwrap();
+        assert!(text.contains("type = \"hello\""), "the settings are those of the manifest again: {text}");
+
+        fs::write(at("hello"), "altered!").unwrap();
+        directory.take_out_altered(&mut record).unwrap();
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+        assert!(Record::open(state.path()).unwrap().modules.is_empty(), "it is fetched again");
+    }
+}

@@ -235,6 +235,11 @@ impl ManifestQuery {
         if agents.as_ref().is_some_and(|chosen| chosen.limit.is_some()) {
             return Err(Problem::field("agents.limit", "leave it out: all that match run the module"));
         }
+        let config: Map<String, Value> = parsed("config", self.config)?.unwrap_or_default();
+        if config.values().any(has_null) {
+            // Agents keep it as TOML, which has none.
+            return Err(Problem::field("config", "leave out what is null"));
+        }
         let manifest = ModuleManifest {
             kind,
             version,
@@ -246,7 +251,7 @@ impl ManifestQuery {
             instances: within("instances", self.instances, MAX_INSTANCES)?,
             slots: within("slots", self.slots, MAX_SLOTS)?,
             standing,
-            config: parsed("config", self.config)?.unwrap_or_default(),
+            config,
             limits,
             agents: agents.filter(|chosen| *chosen != Selector::default()),
             published: rfc3339(now_us()),
@@ -255,6 +260,15 @@ impl ManifestQuery {
             return Err(Problem::field("", format!("the manifest is larger than {MAX_MANIFEST} bytes")));
         }
         Ok(manifest)
+    }
+}
+
+fn has_null(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(items) => items.iter().any(has_null),
+        Value::Object(map) => map.values().any(has_null),
+        _ => false,
     }
 }
 
@@ -341,6 +355,7 @@ mod tests {
             ("standing", "yes"),
             ("args", "--fast"),
             ("config", "[]"),
+            ("config", "{\"greeting\":[null]}"),
             ("limits", "{\"nice\":20}"),
             ("agents", "{\"limit\":1}"),
         ] {
