@@ -127,9 +127,13 @@ impl Heart {
                 ModuleState::Backoff | ModuleState::Quarantined | ModuleState::Degraded | ModuleState::Lost
             )
         };
+        let spool = self.roster.totals().spool;
         let status = if self.draining.load(Relaxed) {
             AgentStatus::Draining
-        } else if modules.iter().any(|module| amiss(module.state)) || !self.supervisor.problems().is_empty() {
+        } else if modules.iter().any(|module| amiss(module.state))
+            || spool.trouble.is_some()
+            || !self.supervisor.problems().is_empty()
+        {
             AgentStatus::Degraded
         } else {
             AgentStatus::Active
@@ -149,7 +153,7 @@ impl Heart {
             modules,
             targets: in_force.targets,
             rounds_per_s,
-            spool: self.roster.totals().spool(),
+            spool,
             assignment: in_force.mark,
             clock: clock::state(),
             cpu_pct,

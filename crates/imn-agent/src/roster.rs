@@ -41,16 +41,10 @@ pub(crate) struct Lease<'a> {
 }
 
 /// A sum over the health of all instances.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Totals {
     pub(crate) rounds_done: u64,
-    pub(crate) spool: (u64, u64, u64),
-}
-
-impl Totals {
-    pub(crate) fn spool(&self) -> SpoolState {
-        SpoolState { bytes: self.spool.0, rows: self.spool.1, oldest_s: self.spool.2 }
-    }
+    pub(crate) spool: SpoolState,
 }
 
 impl Lease<'_> {
@@ -276,9 +270,11 @@ impl Roster {
         let mut totals = Totals::default();
         for heard in self.lock().values().filter_map(|entry| entry.health.as_ref()) {
             totals.rounds_done += heard.0.rounds_done;
-            totals.spool.0 += heard.0.spool.bytes;
-            totals.spool.1 += heard.0.spool.rows;
-            totals.spool.2 = totals.spool.2.max(heard.0.spool.oldest_s);
+            let (all, one) = (&mut totals.spool, &heard.0.spool);
+            all.bytes += one.bytes;
+            all.rows += one.rows;
+            all.oldest_s = all.oldest_s.max(one.oldest_s);
+            all.trouble = all.trouble.take().or_else(|| one.trouble.clone());
         }
         totals
     }
@@ -336,7 +332,7 @@ mod tests {
             seq: 1,
             epoch,
             time: String::new(),
-            spool: SpoolState { bytes: 10, rows: 2, oldest_s: 3 },
+            spool: SpoolState { bytes: 10, rows: 2, oldest_s: 3, trouble: None },
         }
     }
 

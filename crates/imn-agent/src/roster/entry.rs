@@ -157,6 +157,7 @@ impl Entry {
             matches!(state, ModuleState::Degraded | ModuleState::Lost)
                 .then(|| format!("nothing heard of it for {seconds} s"))
         };
+        let trouble = || self.health.as_ref().and_then(|heard| heard.0.spool.trouble.clone());
         ModuleSummary {
             instance: instance.clone(),
             kind: self.kind.clone(),
@@ -167,7 +168,7 @@ impl Entry {
             pid: self.pid,
             restarts: self.restarts,
             standing: self.standing,
-            reason: self.reason.clone().or_else(silent),
+            reason: self.reason.clone().or_else(silent).or_else(trouble),
         }
     }
 }

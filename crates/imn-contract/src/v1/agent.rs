@@ -51,7 +51,7 @@ pub struct ModuleSummary {
     /// Whether it takes standing assignments.
     #[serde(default)]
     pub standing: bool,
-    /// Why it is not ready, in words.
+    /// Why it is not ready, or not all that it should be, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
@@ -65,6 +65,9 @@ pub struct SpoolState {
     pub rows: u64,
     /// Age of the oldest of them, in seconds.
     pub oldest_s: u64,
+    /// What keeps rounds from being kept, or from leaving, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
 }
 
 /// The assignments that an agent has in force.
