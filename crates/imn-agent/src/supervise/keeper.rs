@@ -30,8 +30,10 @@ const ORDERLY_AFTER: Duration = Duration::from_secs(1);
 const TELL_EVERY: Duration = Duration::from_millis(200);
 /// How an exit of 0 is told.
 const EXIT_SUCCESS: &str = "exit status: 0";
-/// How often credentials that are missing are asked for.
+/// How often what a start waits for is looked for.
 const VOUCH_EVERY: Duration = Duration::from_secs(1);
+/// Without so much space on its disk an agent starts no module: it would end over it, again and again.
+const LEAST_SPACE: u64 = 16 * 1024 * 1024;
 /// How long the next instance waits for a replaced one to be ready.
 const READY_WITHIN: Duration = Duration::from_secs(10);
 
@@ -184,6 +186,8 @@ impl Keeper {
 
     async fn start(&mut self, spec: &Spec) -> Result<()> {
         let supervisor = Arc::clone(&self.supervisor);
+        file::require_free(&supervisor.config.state_dir, LEAST_SPACE)
+            .map_err(|source| Error::NoSpace { instance: self.instance.to_string(), source })?;
         let config = self.config(spec).await?;
         // From here on its spool is in use again.
         if supervisor.roster.is_out_of_service(&self.instance) {
@@ -257,7 +261,9 @@ impl Keeper {
 
     /// What it waits for is not its fault; all else counts as an end.
     async fn not_started(&mut self, error: &Error) {
-        if !matches!(error, Error::NotVouched { .. } | Error::NoCredentials { .. }) {
+        let waits =
+            matches!(error, Error::NotVouched { .. } | Error::NoCredentials { .. } | Error::NoSpace { .. });
+        if !waits {
             return self.ended(error.to_string(), Duration::ZERO).await;
         }
         tracing::warn!(instance = %self.instance, %error, "module waits");
