@@ -149,6 +149,9 @@ pub(crate) struct ServerArgs {
     /// Directory of the network's keys: with it the server vouches for the keys of its agents' modules.
     #[arg(long, value_name = "DIR")]
     pub(crate) keys_dir: Option<PathBuf>,
+    /// Most that may wait in NATS on its way to the store, in MiB; what is more waits in the spools [default: 1024].
+    #[arg(long, env = "IMN_INGEST_MB", value_name = "MB", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) ingest_mb: Option<u32>,
     /// Agent that measures for `/probe` unless a request names one [default: local if there is such, else any].
     #[arg(long, env = "IMN_PROBE_AGENT", value_name = "ID")]
     pub(crate) probe_agent: Option<AgentId>,

@@ -34,6 +34,7 @@ const KEYS: &[Key] = &[
     key("nats_url", None, "NATS server or servers; imn up starts its own if absent"),
     key("nats_creds", None, "credentials file for NATS"),
     key("database_url", None, "PostgreSQL for the catalog, in place of SQLite"),
+    key("ingest_mb", None, "most that may wait in NATS on its way to the store, in MiB"),
     key("agent_id", None, "identifier of the vantage point"),
     key("agent_listen", Some("0.0.0.0:9101"), "where the agent's own listener is"),
     key("probe_agent", None, "agent that measures for the server's /probe"),

@@ -45,6 +45,9 @@ async fn run(args: ServerArgs) -> Result<Code> {
     let client = nats::Client::connect(&super::connection(&args.nats, "server")?).await?;
     let mut config = Config::new(args.listen);
     config.seed_targets = args.seed_target;
+    if let Some(mb) = args.ingest_mb {
+        config.streams.ingest = i64::from(mb) << 20;
+    }
     config.scrape = settings::scrape_modules()?;
     config.scrape_agent = args.probe_agent;
     config.authority = args.keys_dir.as_deref().map(authority).transpose()?.map(Arc::new);
