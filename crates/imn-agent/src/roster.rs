@@ -240,7 +240,12 @@ impl Roster {
         let entry = entries.get_mut(instance)?;
         entry.jobs.insert(job.clone());
         let mut life = entry.life.subscribe();
-        life.mark_unchanged();
+        // The process that took it may have ended before this.
+        if entry.may_live() {
+            life.mark_unchanged();
+        } else {
+            life.mark_changed();
+        }
         Some(Lease { roster: self, instance: instance.clone(), job: job.clone(), life })
     }
 
