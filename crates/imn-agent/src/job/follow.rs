@@ -28,8 +28,10 @@ use crate::roster::Lease;
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 /// How long the server's word is waited for before it is asked.
 const ASK_AFTER: Duration = Duration::from_secs(5);
-/// How long an instance that ended in order may still be heard of.
+/// How long an instance that ended in order may still be heard of; and while the agent ends as well, so that there is
+/// time to return the job.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+const LAST_WORDS_ENDING: Duration = Duration::from_millis(150);
 /// Times in a row that an instance may deny having a job before it counts as lost.
 const DENIALS: u32 = 3;
 /// How long a report that this process has received may take to be noted.
@@ -299,7 +301,8 @@ impl<'a> Work<'a> {
             tokio::select! {
                 _ = following.noted() => {}
                 orderly = lease.ended() => {
-                    if orderly && following.done_within(LAST_WORDS).await {
+                    let patience = if self.stop.is_requested() { LAST_WORDS_ENDING } else { LAST_WORDS };
+                    if orderly && following.done_within(patience).await {
                         return Watched::Done;
                     }
                     // What was reported before the end counts.
