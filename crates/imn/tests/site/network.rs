@@ -74,6 +74,8 @@ pub(crate) struct Network {
     port: u16,
     /// Further arguments of `imn up`.
     args: Vec<String>,
+    /// And variables.
+    env: Vec<(String, PathBuf)>,
     up: Option<Process>,
 }
 
@@ -85,10 +87,16 @@ impl Network {
 
     /// The same with further arguments.
     pub(crate) fn start_with(args: &[&str]) -> Self {
+        Self::start_in(args, &[])
+    }
+
+    /// The same in this environment.
+    pub(crate) fn start_in(args: &[&str], env: &[(&str, &Path)]) -> Self {
         let lab = Lab::from_toml(ONE_HOST).unwrap();
         let state = tempfile::Builder::new().prefix("imn-site-").tempdir().unwrap();
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
-        let mut network = Self { lab, state, port: 8080, args, up: None };
+        let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let mut network = Self { lab, state, port: 8080, args, env, up: None };
         network.up();
         network
     }
@@ -96,7 +104,11 @@ impl Network {
     /// Starts `imn up` on the same state directory.
     pub(crate) fn up(&mut self) {
         let listen = format!("127.0.0.1:{}", self.port);
-        let mut up = self.program().args(["up", "--listen", &listen]).args(&self.args).spawn().unwrap();
+        let mut program = self.program().args(["up", "--listen", &listen]).args(&self.args);
+        for (name, value) in &self.env {
+            program = program.env(name, value);
+        }
+        let mut up = program.spawn().unwrap();
         up.wait_for("imn up to be ready", Duration::from_mins(1), |up| {
             up.stdout().contains("ready http").then_some(())
         })
@@ -268,6 +280,15 @@ impl Network {
         found.unwrap_or_else(|error| panic!("{error}; last answer: {last}"))
     }
 
+    /// Waits until the server says that it cannot work, and why.
+    pub(crate) fn wait_readyz_fails(&self, why: &str, deadline: Duration) {
+        let failed = wait_until(format!("/readyz to say {why:?}"), deadline, || {
+            let answer = self.curl("GET", "/readyz", None);
+            (answer.status == 503 && answer.body.to_string().contains(why)).then_some(())
+        });
+        failed.unwrap();
+    }
+
     /// Echo requests that the kernel of the namespace has received, v4 and v6.
     pub(crate) fn kernel_echoes(&self) -> (u64, u64) {
         let snmp = self.node().enter(|| fs::read_to_string("/proc/thread-self/net/snmp").unwrap()).unwrap();
@@ -282,10 +303,14 @@ impl Network {
 
     /// Runs a Python script within the namespace; its arguments are the state directory and `args`.
     pub(crate) fn python(&self, script: &str, args: &[&str], deadline: Duration) -> Option<String> {
+        Some(self.script(script, args)?.run_ok(deadline).unwrap())
+    }
+
+    /// The same, yet to be started.
+    pub(crate) fn script(&self, script: &str, args: &[&str]) -> Option<Program> {
         let python = python()?;
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python").join(script);
-        let program = self.node().program(python).arg(path).arg(self.state()).args(args);
-        Some(program.run_ok(deadline).unwrap())
+        Some(self.node().program(python).arg(path).arg(self.state()).args(args))
     }
 }
 
