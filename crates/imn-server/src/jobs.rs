@@ -5,6 +5,7 @@ mod outbox;
 mod service;
 mod settle;
 mod submit;
+mod sweep;
 
 use std::sync::Arc;
 

@@ -40,6 +40,8 @@ const MAX_LOOK_BACK_US: i64 = 3_600_000_000;
 const FILL: usize = 10_000;
 /// How often streams are looked at while nothing happens.
 const STREAMS: Duration = Duration::from_mins(1);
+/// How soon after a connect: what was on its way then is either there or left behind.
+const AFTER_CONNECT: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_secs(1);
 /// How often the stores are maintained.
 const MAINTENANCE: Duration = Duration::from_secs(10);
@@ -273,13 +275,16 @@ async fn watch_streams(context: Context, streams: Streams, stop: Stop) {
                 continue;
             }
         }
-        // Until the connection changes, streams are only looked at for what somebody else may have done to them.
+        // Until the connection changes, streams are only looked at for what somebody else may have done to them: at once
+        // for a nats-server that was killed, and now and then.
+        let mut pause = AFTER_CONNECT;
         while *connected.borrow() {
-            let changed = stop.until(tokio::time::timeout(STREAMS, connected.changed())).await;
+            let changed = stop.until(tokio::time::timeout(pause, connected.changed())).await;
+            pause = STREAMS;
             match changed {
                 None | Some(Ok(Err(_))) => return,
                 Some(Ok(Ok(()))) => break,
-                Some(Err(_)) => match stop.until(streams.reconcile(&registry::queues(&context))).await {
+                Some(Err(_)) => match stop.until(look_after(&context, &streams)).await {
                     None => return,
                     Some(Ok(())) => context.readiness.ok(Part::Streams),
                     Some(Err(error)) => context.readiness.fails(Part::Streams, error.to_string()),
@@ -287,6 +292,14 @@ async fn watch_streams(context: Context, streams: Streams, stop: Stop) {
             }
         }
     }
+}
+
+/// Makes streams be as they should, without what is settled and with nothing left behind.
+async fn look_after(context: &Context, streams: &Streams) -> imn_runtime::nats::Result<()> {
+    let queues = registry::queues(context);
+    streams.reconcile(&queues).await?;
+    context.jobs.sweep_queues().await;
+    streams.heal(&queues).await
 }
 
 /// What the stores want done now and then; transitions that time alone brings.
