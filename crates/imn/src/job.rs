@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use imn_contract::ErrorCode;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -95,10 +94,7 @@ pub(crate) async fn follow(client: &Client, mut job: Value, end: Instant) -> Res
         }
     }
     let tasks = job["tasks"].as_array().map(Vec::as_slice).unwrap_or_default();
-    // The module may notice the deadline before the server does.
-    let late = u64::from(ErrorCode::Deadline.code());
-    let timed_out =
-        tasks.iter().any(|task| task["state"] == "timed_out" || task["result"]["error"]["code"] == late);
+    let timed_out = tasks.iter().any(|task| task["state"] == "timed_out");
     Ok(Ended { job, timed_out })
 }
 
