@@ -2,6 +2,7 @@
 
 mod open;
 mod outbox;
+mod schemas;
 mod service;
 mod settle;
 mod submit;
@@ -9,7 +10,7 @@ mod submit;
 use std::sync::Arc;
 
 use imn_contract::{
-    ErrorCode, Fault, JobId,
+    ErrorCode, Fault, JobId, ModuleType,
     latest::{JobState, JobView, ResultStatus, TaskView},
 };
 use imn_runtime::nats::Client;
@@ -17,6 +18,7 @@ use imn_store::{Catalog, CatalogError, Job};
 
 use crate::{clock, live::Hub, metrics::Metrics, registry::Registry, streams::Streams};
 use open::Open;
+use schemas::Schemas;
 
 pub(crate) use outbox::Outbox;
 
@@ -35,6 +37,7 @@ struct Shared {
     streams: Streams,
     open: Open,
     outbox: Outbox,
+    schemas: Schemas,
 }
 
 /// What a desk works with.
@@ -51,9 +54,14 @@ pub(crate) struct Parts {
 impl Desk {
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts { client, catalog, registry, hub, metrics, streams, outbox } = parts;
-        let open = Open::default();
-        let shared = Shared { client, catalog, registry, hub, metrics, streams, open, outbox };
+        let (open, schemas) = (Open::default(), Schemas::default());
+        let shared = Shared { client, catalog, registry, hub, metrics, streams, open, outbox, schemas };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// Tasks of a type that are accepted and have not ended, in the queue or in work.
+    pub(crate) fn open_tasks(&self, kind: &ModuleType) -> u32 {
+        self.shared.open.of_type(kind)
     }
 
     /// The authoritative state of a job.

@@ -1,6 +1,7 @@
 //! Agents and module instances, by what they say of themselves.
 
 mod listen;
+mod offer;
 mod vouch;
 
 use std::{
@@ -16,6 +17,7 @@ use imn_domain::{Agent, Liveness};
 use serde_json::Value;
 
 pub(crate) use listen::{keep, listen, queues};
+pub(crate) use offer::Vantage;
 pub(crate) use vouch::vouch;
 
 /// Silence after which an instance is degraded, in microseconds.
@@ -155,9 +157,7 @@ impl Registry {
 
     /// What modules of a type say of their parameters: the latest word of any instance.
     pub(crate) fn params_schema(&self, kind: &ModuleType) -> Option<Value> {
-        let state = self.read();
-        let of_kind = state.instances.values().filter(|i| i.kind == *kind && !i.params_schema.is_null());
-        of_kind.max_by_key(|instance| instance.seen_us).map(|instance| instance.params_schema.clone())
+        self.with_params_schema(kind, |schema| (!schema.is_null()).then(|| schema.clone()))
     }
 
     /// Forgets an agent and its instances, until it is heard of again.
@@ -334,10 +334,15 @@ impl Registry {
     }
 }
 
+fn liveness(entry: &Entry, listening_since_us: i64, now_us: i64) -> Liveness {
+    if entry.lost {
+        return Liveness::Offline;
+    }
+    entry.agent.liveness_since(listening_since_us, now_us)
+}
+
 fn view(entry: &Entry, listening_since_us: i64, now_us: i64) -> AgentView {
-    let mut judged = entry.agent.clone();
-    judged.last_heartbeat_us = judged.last_heartbeat_us.max(listening_since_us);
-    let liveness = if entry.lost { Liveness::Offline } else { judged.liveness(now_us) };
+    let liveness = liveness(entry, listening_since_us, now_us);
     // Of an agent that is not heard of, what it last told holds.
     let recent = |told_us: &i64| entry.agent.last_heartbeat_us - told_us < OFFLINE_AFTER_US;
     let standing = entry.standing.iter().filter(|(_, told_us)| recent(told_us)).map(|(kind, _)| kind.clone());
@@ -352,16 +357,23 @@ fn note_standing(entry: &mut Entry, now_us: i64) {
 }
 
 fn aged(instance: &Instance, now_us: i64) -> Instance {
-    let mut instance = instance.clone();
+    Instance { state: state_at(instance, now_us), ..instance.clone() }
+}
+
+/// The state of an instance, given how long it has been silent.
+fn state_at(instance: &Instance, now_us: i64) -> ModuleState {
     let silent = now_us - instance.seen_us;
-    if matches!(instance.state, ModuleState::Ready | ModuleState::Saturated | ModuleState::Draining) {
-        if silent >= LOST_AFTER_US {
-            instance.state = ModuleState::Lost;
-        } else if silent >= DEGRADED_AFTER_US {
-            instance.state = ModuleState::Degraded;
+    match instance.state {
+        ModuleState::Ready | ModuleState::Saturated | ModuleState::Draining if silent >= LOST_AFTER_US => {
+            ModuleState::Lost
         }
+        ModuleState::Ready | ModuleState::Saturated | ModuleState::Draining
+            if silent >= DEGRADED_AFTER_US =>
+        {
+            ModuleState::Degraded
+        }
+        state => state,
     }
-    instance
 }
 
 fn admit(state: &mut State, instance: Instance) {

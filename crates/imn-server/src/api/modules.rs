@@ -104,6 +104,8 @@ pub(crate) struct ModuleTypeSummary {
     pub(crate) inflight: u32,
     /// Jobs waiting in instances.
     pub(crate) queued: u32,
+    /// Tasks of jobs that are accepted and have not ended: in the queue or in work.
+    pub(crate) open_tasks: u32,
     /// Jobs done.
     pub(crate) done: u64,
     /// Of them, failed.
@@ -211,7 +213,7 @@ async fn list(State(api): State<Api>, Query(query): Query<ModulesQuery>) -> Json
         query.agent.as_ref().is_none_or(|agent| i.agent.as_str() == agent)
             && kind.is_none_or(|kind| i.kind.as_str() == kind)
     });
-    let types = summaries(&instances);
+    let types = summaries(&api, &instances);
     let items = instances.into_iter().map(ModuleInstance::from).collect();
     Json(Modules { items, types, next_page_token: None })
 }
@@ -227,7 +229,8 @@ async fn show(
 ) -> Result<Json<ModuleTypeDetail>, Problem> {
     let mut instances = api.context.registry.instances(now_us());
     instances.retain(|i| i.kind.as_str() == canonical_type(&kind));
-    let summary = summaries(&instances).pop().ok_or_else(|| Problem::not_found("module type", &kind))?;
+    let summary =
+        summaries(&api, &instances).pop().ok_or_else(|| Problem::not_found("module type", &kind))?;
     let params_schema = module_type(&kind)
         .ok()
         .and_then(|kind| api.context.registry.params_schema(&kind))
@@ -392,7 +395,7 @@ async fn tell(context: &Context, agent: &AgentId, control: &AgentControl) -> Res
     }
 }
 
-fn summaries(instances: &[Instance]) -> Vec<ModuleTypeSummary> {
+fn summaries(api: &Api, instances: &[Instance]) -> Vec<ModuleTypeSummary> {
     let mut types: BTreeMap<&ModuleType, (ModuleTypeSummary, Vec<&AgentId>)> = BTreeMap::new();
     for instance in instances {
         let (summary, agents) = types.entry(&instance.kind).or_default();
@@ -417,6 +420,7 @@ fn summaries(instances: &[Instance]) -> Vec<ModuleTypeSummary> {
         .map(|(kind, (summary, agents))| ModuleTypeSummary {
             kind: kind.to_string(),
             agents: agents.len(),
+            open_tasks: api.context.jobs.open_tasks(kind),
             ..summary
         })
         .collect()

@@ -1,7 +1,7 @@
 //! What follows from committed jobs: queue entries, published results. Whatever does not get through at once is
 //! found in the catalog later, so nothing depends on this memory.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use async_nats::HeaderMap;
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
@@ -45,7 +45,30 @@ enum Work {
 enum Done {
     Queued(JobId, AgentId),
     Published(JobId, AgentId),
+    /// What could not be noted.
+    Unmarked(Marks),
     Nothing,
+}
+
+/// What is to be noted in the catalog.
+#[derive(Debug, Default)]
+struct Marks {
+    queued: Vec<(JobId, AgentId)>,
+    published: Vec<(JobId, AgentId)>,
+}
+
+impl Marks {
+    fn take_in(&mut self, done: Done) {
+        match done {
+            Done::Queued(job, agent) => self.queued.push((job, agent)),
+            Done::Published(job, agent) => self.published.push((job, agent)),
+            Done::Unmarked(marks) => {
+                self.queued.extend(marks.queued);
+                self.published.extend(marks.published);
+            }
+            Done::Nothing => {}
+        }
+    }
 }
 
 /// Hands work to [`Desk::run_outbox`]; cheap to clone.
@@ -112,7 +135,7 @@ impl Desk {
     /// Does the work of the outbox until `stop`, and looks for what was left over.
     pub(crate) async fn run_outbox(self, mut inbox: Inbox, stop: Stop) {
         let mut under_way: FuturesUnordered<BoxFuture<'static, Done>> = FuturesUnordered::new();
-        let (mut queued, mut published) = (Vec::new(), Vec::new());
+        let mut marks = Marks::default();
         let mut flush = ticker(FLUSH);
         let mut scan = ticker(SCAN);
         loop {
@@ -121,24 +144,17 @@ impl Desk {
                 Some(work) = inbox.receiver.recv(), if under_way.len() < WIDTH => {
                     under_way.push(Box::pin(self.clone().work(work)));
                 }
-                Some(done) = under_way.next(), if !under_way.is_empty() => match done {
-                    Done::Queued(job, agent) => queued.push((job, agent)),
-                    Done::Published(job, agent) => published.push((job, agent)),
-                    Done::Nothing => {}
-                },
-                _ = flush.tick() => self.mark(&mut queued, &mut published).await,
+                Some(done) = under_way.next(), if !under_way.is_empty() => marks.take_in(done),
+                // Queue entries and results do not wait for what is only noted.
+                _ = flush.tick() => under_way.push(Box::pin(self.clone().mark(std::mem::take(&mut marks)))),
                 _ = scan.tick() => self.scan().await,
             }
         }
         // What is under way may be finished by others from the catalog; what is done is noted.
         while let Ok(Some(done)) = tokio::time::timeout(FLUSH, under_way.next()).await {
-            match done {
-                Done::Queued(job, agent) => queued.push((job, agent)),
-                Done::Published(job, agent) => published.push((job, agent)),
-                Done::Nothing => {}
-            }
+            marks.take_in(done);
         }
-        self.mark(&mut queued, &mut published).await;
+        self.mark(marks).await;
     }
 
     /// Times out what is overdue, until `stop`.
@@ -210,20 +226,34 @@ impl Desk {
         }
     }
 
-    async fn mark(&self, queued: &mut Vec<(JobId, AgentId)>, published: &mut Vec<(JobId, AgentId)>) {
-        let catalog = Arc::clone(&self.shared.catalog);
-        if !queued.is_empty() {
-            match catalog.mark_queued(queued).await {
-                Ok(()) => queued.clear(),
-                Err(error) => tracing::warn!(%error, "queued tasks not marked"),
+    /// Notes what is done, in one transaction; gives back what could not be noted.
+    async fn mark(self, mut marks: Marks) -> Done {
+        let catalog = &self.shared.catalog;
+        // Of a task that has ended meanwhile nobody asks whether it is queued.
+        self.shared.open.retain(&mut marks.queued);
+        let queued = async {
+            match catalog.mark_queued(&marks.queued).await {
+                Ok(()) => Vec::new(),
+                Err(error) => {
+                    tracing::warn!(%error, "queued tasks not marked");
+                    marks.queued.clone()
+                }
             }
-        }
-        if !published.is_empty() {
-            match catalog.mark_published(published).await {
-                Ok(()) => published.clear(),
-                Err(error) => tracing::warn!(%error, "published results not marked"),
+        };
+        let published = async {
+            match catalog.mark_published(&marks.published).await {
+                Ok(()) => Vec::new(),
+                Err(error) => {
+                    tracing::warn!(%error, "published results not marked");
+                    marks.published.clone()
+                }
             }
+        };
+        let (queued, published) = tokio::join!(queued, published);
+        if queued.is_empty() && published.is_empty() {
+            return Done::Nothing;
         }
+        Done::Unmarked(Marks { queued, published })
     }
 
     async fn scan(&self) {

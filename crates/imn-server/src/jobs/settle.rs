@@ -158,6 +158,9 @@ impl Desk {
         if let Some(task) = self.shared.open.get(job, agent) {
             return Ok(Some(task));
         }
+        if self.shared.open.is_closed(job, agent) {
+            return Ok(None);
+        }
         if let Some(job) = self.shared.catalog.job(job).await? {
             self.shared.open.add(&job);
         }
