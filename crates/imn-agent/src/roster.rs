@@ -1,6 +1,7 @@
 //! Who is there: every instance of this agent, what it does, and how much more it can take.
 
 mod entry;
+mod room;
 
 use std::{
     collections::BTreeMap,
@@ -16,6 +17,8 @@ use tokio::sync::watch;
 
 pub(crate) use entry::Phase;
 use entry::{Entry, Heard, Life, Word};
+pub(crate) use room::Claim;
+use room::Rooms;
 
 /// Silence after which an instance counts as degraded.
 const DEGRADED_AFTER: Duration = Duration::from_secs(15);
@@ -28,6 +31,7 @@ pub(crate) struct Roster {
     agent: AgentId,
     entries: Mutex<BTreeMap<InstanceId, Entry>>,
     changed: watch::Sender<u64>,
+    rooms: Rooms,
 }
 
 /// A slot of an instance, taken for a job until it is dropped.
@@ -35,6 +39,7 @@ pub(crate) struct Roster {
 pub(crate) struct Lease<'a> {
     roster: &'a Roster,
     pub(crate) instance: InstanceId,
+    kind: ModuleType,
     job: JobId,
     /// Changes when the process that took the job has ended.
     life: watch::Receiver<Life>,
@@ -65,17 +70,17 @@ impl Lease<'_> {
 
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
-        self.roster.update(|entries| {
-            if let Some(entry) = entries.get_mut(&self.instance) {
-                entry.jobs.remove(&self.job);
-            }
-        });
+        // A free slot is of no interest to anybody but who has jobs of the type.
+        if let Some(entry) = self.roster.lock().get_mut(&self.instance) {
+            entry.jobs.remove(&self.job);
+        }
+        self.roster.rooms.tell(&self.kind);
     }
 }
 
 impl Roster {
     pub(crate) fn new(agent: AgentId) -> Self {
-        Self { agent, entries: Mutex::default(), changed: watch::Sender::new(0) }
+        Self { agent, entries: Mutex::default(), changed: watch::Sender::new(0), rooms: Rooms::default() }
     }
 
     /// Follows changes of the roster.
@@ -190,10 +195,25 @@ impl Roster {
         }
     }
 
-    /// How many more jobs of a type can be taken now.
+    /// How many more jobs of a type can be taken from the queue now: as many as there are slots, free and not claimed.
     pub(crate) fn credit(&self, kind: &ModuleType) -> u32 {
+        self.free(kind).saturating_sub(self.rooms.claims(kind))
+    }
+
+    /// The free slots of a type.
+    pub(crate) fn free(&self, kind: &ModuleType) -> u32 {
         let now = Instant::now();
         self.lock().values().filter(|entry| entry.kind == *kind).map(|entry| entry.free(now)).sum()
+    }
+
+    /// Claims room for a job that has no slot yet.
+    pub(crate) fn claim(&self, kind: &ModuleType) -> Claim {
+        self.rooms.claim(kind)
+    }
+
+    /// Changes whenever there may be more room for jobs of a type.
+    pub(crate) fn room(&self, kind: &ModuleType) -> watch::Receiver<()> {
+        self.rooms.changes(kind)
     }
 
     /// The instances of a type that live, the ready ones with most room first.
@@ -247,7 +267,8 @@ impl Roster {
         entry.jobs.insert(job.clone());
         let mut life = entry.life.subscribe();
         life.mark_unchanged();
-        Some(Lease { roster: self, instance: instance.clone(), job: job.clone(), life })
+        let kind = entry.kind.clone();
+        Some(Lease { roster: self, instance: instance.clone(), kind, job: job.clone(), life })
     }
 
     /// All instances as a heartbeat tells of them.
@@ -294,6 +315,7 @@ impl Roster {
     fn update(&self, change: impl FnOnce(&mut BTreeMap<InstanceId, Entry>)) {
         change(&mut self.lock());
         self.changed.send_modify(|version| *version += 1);
+        self.rooms.tell_all();
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<InstanceId, Entry>> {
@@ -350,7 +372,12 @@ mod tests {
         assert_eq!(roster.credit(&kind), 0, "not ready yet");
         roster.health(health(1, 2));
         assert_eq!(roster.credit(&kind), 2);
+        let room = roster.room(&kind);
+        let claim = roster.claim(&kind);
+        assert_eq!((roster.credit(&kind), roster.free(&kind)), (1, 2), "one is spoken for");
         let mut lease = roster.lease(&instance, &job).unwrap();
+        drop(claim);
+        assert!(room.has_changed().unwrap());
         assert_eq!(roster.credit(&kind), 1);
         assert_eq!(roster.totals().rounds_done, 7);
         roster.down(&instance, Phase::Backoff, Some("exit status 3".into()));

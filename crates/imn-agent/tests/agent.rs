@@ -160,7 +160,7 @@ async fn a_crash_fails_over_at_once_and_a_dead_agent_loses_nothing() {
     bench.submit("work", &crashing, json!({"mode": "exit_once"})).await;
     let mut seen = Vec::new();
     // The agent's reports and the module's come by different ways.
-    while !seen.contains(&(AttemptStatus::Succeeded, 2)) || !seen.contains(&(AttemptStatus::Running, 2)) {
+    while !seen.contains(&(AttemptStatus::Succeeded, 2)) || !seen.contains(&(AttemptStatus::Crashed, 1)) {
         let (_, attempt) = bench.attempt().await;
         seen.push((attempt.status, attempt.attempt));
     }
@@ -384,7 +384,7 @@ async fn scoped_credentials_are_enough_for_everything() {
     let job = JobId::generate();
     bench.submit("work", &job, json!({"mode": "exit_once"})).await;
     let mut seen = Vec::new();
-    while !seen.contains(&(AttemptStatus::Succeeded, 2)) || !seen.contains(&(AttemptStatus::Running, 2)) {
+    while !seen.contains(&(AttemptStatus::Succeeded, 2)) || !seen.contains(&(AttemptStatus::Crashed, 1)) {
         let (_, attempt) = bench.attempt().await;
         seen.push((attempt.status, attempt.attempt));
     }

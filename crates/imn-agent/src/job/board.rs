@@ -38,8 +38,6 @@ pub(super) struct Memo {
     pub(super) unclear: bool,
     /// `attempts` is all there were; otherwise the server has to be asked.
     pub(super) counted: bool,
-    /// Times it was returned to the queue for want of a slot.
-    pub(super) returned: u32,
     /// An instance has reported a verdict of an attempt that this agent did not know of.
     pub(super) reported: bool,
 }
@@ -90,7 +88,6 @@ impl Board {
             attempts: 0,
             unclear: redelivered,
             counted: !redelivered,
-            returned: 0,
             reported: false,
         };
         let memo = returned.unwrap_or(fresh);

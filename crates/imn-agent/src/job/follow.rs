@@ -1,6 +1,6 @@
 //! One job of the queue, from its delivery to its end.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use async_nats::{
     HeaderMap,
@@ -22,7 +22,7 @@ use super::{
     lost,
     pull::settle,
 };
-use crate::roster::Lease;
+use crate::roster::{Claim, Lease};
 
 /// How often the queue is told that a job is still in work; its patience is 30 s.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
@@ -36,6 +36,15 @@ const DENIALS: u32 = 3;
 const REPORT_IN_HAND: Duration = Duration::from_millis(100);
 /// How long past the deadline an instance may end the job by itself before it is told to.
 const OVERTIME: Duration = Duration::from_millis(500);
+/// How long a job that finds no slot is held until there is one; with what may pass before its instance is watched less
+/// than the patience of the queue.
+const HOLD: Duration = Duration::from_secs(15);
+/// Pauses between offers of a held job while no slot is known to be free: others may have taken what seems to be.
+const OFFER_AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// How long a job that was held in vain stays in the queue at least, in milliseconds.
+const RETURN_MS: u64 = 250;
+/// How long an attempt lasts before the server is told that it has begun. What ends sooner is told once, by its end.
+const RUNNING_AFTER: Duration = Duration::from_millis(50);
 /// How long a report is tried for.
 const REPORT_FOR: Duration = Duration::from_secs(30);
 /// Reports of one job that may wait.
@@ -65,7 +74,7 @@ enum Fate {
 
 impl Jobs {
     /// Does a job that the queue has delivered.
-    pub(super) async fn follow(&self, message: &jetstream::Message, stop: &Stop) {
+    pub(super) async fn follow(&self, message: &jetstream::Message, claim: Claim, stop: &Stop) {
         let task: Task = match decode(&message.payload, encoding(message)) {
             Ok(task) => task,
             Err(error) => {
@@ -87,13 +96,15 @@ impl Jobs {
         let (sender, reports) = mpsc::channel(REPORTS);
         let work = async {
             let work = Work { jobs: self, task: &task, message, stop, reports: sender };
-            let mut fate = work.run(&mut following).await;
+            let mut fate = work.run(&mut following, claim).await;
             if matches!(fate, Fate::Undecided) {
                 fate = work.verdict(&mut following).await;
             }
             match fate {
                 Fate::Finished => {
                     following.finish();
+                    // What forgets ids, such as a NATS that was killed, may bring the entry once more.
+                    self.board.remember_done(&task.job_id);
                     self.counters.jobs_finished(&task.kind);
                     settle(message, AckKind::Ack).await;
                 }
@@ -145,7 +156,8 @@ struct Work<'a> {
 }
 
 impl<'a> Work<'a> {
-    async fn run(&self, following: &mut Following<'_>) -> Fate {
+    async fn run(&self, following: &mut Following<'_>, claim: Claim) -> Fate {
+        let mut claim = Some(claim);
         if following.note() == Note::Done {
             return Fate::Finished;
         }
@@ -165,21 +177,24 @@ impl<'a> Work<'a> {
             }
         }
         loop {
-            let (attempt, lease) = if let Some(lease) = taken_up.take() {
-                (following.memo.attempts.max(1), lease)
+            let (attempt, lease, told) = if let Some(lease) = taken_up.take() {
+                let attempts = following.memo.attempts;
+                (attempts.max(1), lease, attempts > 0)
             } else {
                 let attempt = following.memo.attempts + 1;
                 if attempt > self.task.max_attempts || following.left().is_zero() {
                     return Fate::Undecided;
                 }
-                match self.hand_out(following, attempt).await {
-                    Ok(lease) => (attempt, lease),
+                let claim = claim.take().unwrap_or_else(|| self.jobs.roster.claim(&self.task.kind));
+                match self.hand_out(following, attempt, claim).await {
+                    Ok(lease) => (attempt, lease, false),
                     Err(fate) => return fate,
                 }
             };
+            claim = None;
             following.is_with(Some((&lease.instance, attempt)));
             let instance = lease.instance.clone();
-            let watched = self.watch(following, lease, attempt).await;
+            let watched = self.watch(following, lease, attempt, told).await;
             following.is_with(None);
             match watched {
                 Watched::Done => {
@@ -195,7 +210,7 @@ impl<'a> Work<'a> {
                 Watched::Crashed => {
                     tracing::warn!(job = %self.task.job_id, attempt, %instance, "attempt crashed");
                     self.jobs.counters.jobs_crashed(&self.task.kind);
-                    self.report(&instance, attempt, AttemptStatus::Crashed, Some(crashed(&instance))).await;
+                    self.report(&instance, attempt, AttemptStatus::Crashed, crashed(&instance)).await;
                 }
             }
         }
@@ -235,24 +250,19 @@ impl<'a> Work<'a> {
         Ok(jobs.roster.lease(&instance, job))
     }
 
-    async fn hand_out(&self, following: &mut Following<'_>, attempt: u32) -> Result<Lease<'a>, Fate> {
-        if self.stop.is_requested() {
-            return Err(Fate::Returned(jittered(100)));
-        }
-        let mut task = self.task.clone();
-        task.attempt = attempt;
-        task.ttl_ms = following.left().as_millis() as u64;
-        match self.jobs.dispatcher.dispatch(&self.jobs.roster, &task).await {
+    /// Hands an attempt to an instance; the claim ends with it.
+    async fn hand_out(
+        &self,
+        following: &mut Following<'_>,
+        attempt: u32,
+        _claim: Claim,
+    ) -> Result<Lease<'a>, Fate> {
+        match self.place(following, attempt).await? {
             Dispatch::Accepted(lease) => {
                 following.memo.attempts = attempt;
-                following.memo.returned = 0;
-                self.report(&lease.instance, attempt, AttemptStatus::Running, None).await;
                 Ok(lease)
             }
-            Dispatch::NoSlot => {
-                following.memo.returned += 1;
-                Err(Fate::Returned(jittered(100 << following.memo.returned.min(5))))
-            }
+            Dispatch::NoSlot => Err(Fate::Returned(jittered(RETURN_MS))),
             // What is refused for its target's sake is told at once: it may not be other before the deadline.
             Dispatch::Refused(_, fault) if fault.retryable && !fault.is(ErrorCode::CircuitOpen) => {
                 Err(Fate::Returned(jittered(fault.retry_after_ms.unwrap_or(1_000).min(60_000))))
@@ -261,7 +271,7 @@ impl<'a> Work<'a> {
                 following.memo.attempts = attempt;
                 let by = by.or_else(|| InstanceId::new(AGENT_INSTANCE).ok());
                 if let Some(by) = by {
-                    self.report(&by, attempt, AttemptStatus::Rejected, Some(fault)).await;
+                    self.report(&by, attempt, AttemptStatus::Rejected, fault).await;
                 }
                 Err(Fate::Undecided)
             }
@@ -273,7 +283,7 @@ impl<'a> Work<'a> {
                 }
                 self.jobs.counters.jobs_crashed(&self.task.kind);
                 if let Ok(nobody) = InstanceId::new(AGENT_INSTANCE) {
-                    self.report(&nobody, attempt, AttemptStatus::Crashed, Some(lost())).await;
+                    self.report(&nobody, attempt, AttemptStatus::Crashed, lost()).await;
                 }
                 Err(Fate::Returned(jittered(100)))
             }
@@ -285,10 +295,61 @@ impl<'a> Work<'a> {
         }
     }
 
+    /// Offers an attempt until it has a slot or is refused. While there is none the job is held, for a while, so that it
+    /// has the first that becomes free.
+    async fn place(&self, following: &mut Following<'_>, attempt: u32) -> Result<Dispatch<'a>, Fate> {
+        let roster = &self.jobs.roster;
+        let mut room = roster.room(&self.task.kind);
+        let mut task = self.task.clone();
+        task.attempt = attempt;
+        let held_until = Instant::now() + HOLD;
+        let (mut pause, longest) = OFFER_AGAIN;
+        loop {
+            if self.stop.is_requested() {
+                return Err(Fate::Returned(jittered(100)));
+            }
+            room.mark_unchanged();
+            task.ttl_ms = following.left().as_millis() as u64;
+            let dispatch = self.jobs.dispatcher.dispatch(roster, &task).await;
+            if !matches!(dispatch, Dispatch::NoSlot) || Instant::now() >= held_until {
+                return Ok(dispatch);
+            }
+            settle(self.message, AckKind::Progress).await;
+            let deadline = Instant::from_std(following.memo.deadline);
+            let again = (Instant::now() + pause).min(held_until).min(deadline);
+            let mut due = false;
+            while !due {
+                tokio::select! {
+                    note = following.noted() => match note {
+                        Note::Done => return Err(Fate::Finished),
+                        Note::Reported(_) => return Err(Fate::Undecided),
+                        Note::Working => {}
+                    },
+                    Ok(()) = room.changed() => due = roster.free(&self.task.kind) > 0,
+                    () = self.stop.requested() => due = true,
+                    () = tokio::time::sleep_until(again) => due = true,
+                }
+            }
+            if following.left().is_zero() {
+                return Err(Fate::Undecided);
+            }
+            pause = (pause * 2).min(longest);
+        }
+    }
+
     /// Watches over one attempt. The lease, and with it the slot, is given back at the end.
-    async fn watch(&self, following: &mut Following<'_>, mut lease: Lease<'_>, attempt: u32) -> Watched {
+    /// `told`: the server knows already that it has begun.
+    async fn watch(
+        &self,
+        following: &mut Following<'_>,
+        mut lease: Lease<'_>,
+        attempt: u32,
+        mut told: bool,
+    ) -> Watched {
         let deadline = Instant::from_std(following.memo.deadline) + OVERTIME;
         let mut progress = tokio::time::interval_at(Instant::now() + PROGRESS_EVERY, PROGRESS_EVERY);
+        let began = clock::now_us();
+        let mut running = pin!(tokio::time::sleep(RUNNING_AFTER));
         let mut denials = 0;
         loop {
             match following.note() {
@@ -308,6 +369,10 @@ impl<'a> Work<'a> {
                         Note::Reported(of) if of == attempt => Watched::Reported,
                         _ => Watched::Crashed,
                     };
+                }
+                () = &mut running, if !told => {
+                    told = true;
+                    self.report_running(&lease.instance, attempt, began).await;
                 }
                 () = tokio::time::sleep_until(deadline) => return Watched::Expired,
                 _ = progress.tick() => {
@@ -344,10 +409,26 @@ impl<'a> Work<'a> {
         }
     }
 
-    async fn report(&self, instance: &InstanceId, attempt: u32, status: AttemptStatus, error: Option<Fault>) {
-        let now = Some(clock::now_rfc3339());
-        let running = status == AttemptStatus::Running;
-        let report = Attempt {
+    async fn report_running(&self, instance: &InstanceId, attempt: u32, began_us: i64) {
+        let mut report = self.attempt(instance, attempt, AttemptStatus::Running);
+        report.started = Some(clock::rfc3339(began_us));
+        self.tell(report).await;
+    }
+
+    async fn report(&self, instance: &InstanceId, attempt: u32, status: AttemptStatus, fault: Fault) {
+        let mut report = self.attempt(instance, attempt, status);
+        report.finished = Some(clock::now_rfc3339());
+        report.error = Some(fault);
+        self.tell(report).await;
+    }
+
+    async fn tell(&self, report: Attempt) {
+        // The receiver lives as long as the work.
+        let _ = self.reports.send(report).await;
+    }
+
+    fn attempt(&self, instance: &InstanceId, attempt: u32, status: AttemptStatus) -> Attempt {
+        Attempt {
             v: 1,
             job_id: self.task.job_id.clone(),
             agent: self.jobs.agent.clone(),
@@ -357,13 +438,11 @@ impl<'a> Work<'a> {
             attempt,
             attempt_token: self.task.attempt_token.clone(),
             status,
-            started: now.clone().filter(|_| running),
-            finished: now.filter(|_| !running),
+            started: None,
+            finished: None,
             outcome: serde_json::Value::Null,
-            error,
-        };
-        // The receiver lives as long as the work.
-        let _ = self.reports.send(report).await;
+            error: None,
+        }
     }
 }
 
