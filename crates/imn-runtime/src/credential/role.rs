@@ -80,7 +80,10 @@ impl Role {
 fn server() -> Permissions {
     let all: Vec<String> =
         ["mmn.>", "agent.>", "heartbeat.>", "$JS.>", "$KV.>", "$O.>", "$SRV.>"].map(String::from).into();
-    Permissions { publish: all.clone(), subscribe: all, responses: true }
+    // It answers whoever asks, and so often that nats-server is not to keep a record of what it may answer.
+    let inboxes =
+        ["_INBOX_agent.>", "_INBOX_module.>", "_INBOX_operator.>", "_INBOX_viewer.>"].map(String::from);
+    Permissions { publish: [all.clone(), inboxes.into()].concat(), subscribe: all, responses: false }
 }
 
 fn of_agent(agent: &AgentId) -> Permissions {
