@@ -49,8 +49,10 @@ fn a_backlog_waits_in_the_queue_and_what_would_wait_too_long_is_refused() {
         most("in_hand"),
         most("open")
     );
-    // What is in hand has a slot, or has just given one back and is not acknowledged yet.
-    assert!(most("in_hand") <= 2 * INSTANCES, "more is pulled than there are slots: {seen}");
+    // What is in hand has a slot, or has just given one back and is not acknowledged yet; at first there is also what was
+    // asked for while there were more slots.
+    let later = samples[samples.len() / 2..].iter().map(|sample| sample["in_hand"].as_u64().unwrap()).max();
+    assert!(later.unwrap() <= 2 * INSTANCES, "more is pulled than there are slots: {seen}");
     assert!(most("waiting") >= jobs / 3, "no backlog in the stream: {seen}");
     assert!(most("open") >= jobs / 3, "no backlog in the API: {seen}");
     assert_eq!(most("parked"), 0, "an instance parks jobs: {seen}");

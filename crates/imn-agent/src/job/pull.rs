@@ -25,9 +25,6 @@ const PULL_FOR: Duration = Duration::from_secs(30);
 const PULL_LATE: Duration = Duration::from_secs(5);
 /// Jobs asked for at once, at most.
 const PULL_MOST: u32 = 256;
-/// How long more may be asked for than there are slots, for instances that have gone or have fewer, before that is
-/// taken back.
-const SURPLUS_FOR: Duration = Duration::from_millis(200);
 /// Pauses between looks for a queue that the server has not made yet.
 const QUEUE_RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 /// How long what was on its way may take to arrive after the end.
@@ -36,9 +33,9 @@ const LAST_WITHIN: Duration = Duration::from_secs(1);
 /// Pulls and follows the jobs of a type until the end; then until those in work have ended.
 pub(super) async fn run(jobs: Arc<Jobs>, kind: ModuleType, stop: Stop) {
     let mut pull = Pull { jobs, kind, followed: Tasks::new() };
-    while let Some(Some(mut inbox)) = stop.until(pull.subscribe()).await {
+    if let Some(Some(mut inbox)) = stop.until(pull.subscribe()).await {
         stop.until(pull.pull(&mut inbox, &stop)).await;
-        pull.close(inbox, &stop).await;
+        pull.give_back(inbox).await;
     }
     while pull.followed.next().await.is_some() {}
 }
@@ -80,13 +77,13 @@ impl Pull {
         }
     }
 
-    /// Keeps as many jobs asked for as there are slots for them, until there are fewer slots than were asked for.
+    /// Keeps as many jobs asked for as there are slots for them. Of those that were asked for before slots went, each that
+    /// comes is held until there is one.
     async fn pull(&mut self, inbox: &mut Inbox, stop: &Stop) {
         let mut room = self.jobs.roster.room(&self.kind);
         let mut connected = self.jobs.client.events().connected();
         let mut queue = None;
         let mut asked = Asked::default();
-        let mut surplus_since = None;
         loop {
             // The server forgets requests when the connection goes.
             if !*connected.borrow() {
@@ -98,16 +95,6 @@ impl Pull {
             room.mark_unchanged();
             asked.forget(Instant::now());
             let credit = self.jobs.roster.credit(&self.kind).min(PULL_MOST);
-            let mut look_at = asked.until();
-            if asked.jobs() > credit {
-                let since = *surplus_since.get_or_insert_with(Instant::now);
-                if since.elapsed() >= SURPLUS_FOR {
-                    return;
-                }
-                look_at = look_at.min(since + SURPLUS_FOR);
-            } else {
-                surplus_since = None;
-            }
             // Few requests for many jobs each, as long as enough are asked for.
             if credit > 0 && asked.jobs() * 2 <= credit {
                 let queue = match &queue {
@@ -142,7 +129,7 @@ impl Pull {
                 },
                 Ok(()) = room.changed() => {}
                 Ok(()) = connected.changed() => asked = Asked::default(),
-                () = tokio::time::sleep_until(look_at) => {}
+                () = tokio::time::sleep_until(asked.until()) => {}
             }
         }
     }
@@ -155,18 +142,15 @@ impl Pull {
         self.followed.spawn("job", async move { jobs.follow(&message, claim, &stop).await });
     }
 
-    /// Takes back what was asked for. What has been delivered all the same is done, or goes back at the end.
-    async fn close(&mut self, mut inbox: Inbox, stop: &Stop) {
+    /// What has been delivered and was not begun goes back at once.
+    async fn give_back(&self, mut inbox: Inbox) {
         if inbox.messages.drain().await.is_err() {
             return;
         }
         while let Ok(Some(message)) = tokio::time::timeout(LAST_WITHIN, inbox.messages.next()).await {
-            let Answer::Job(message) = answer(message) else { continue };
-            if stop.is_requested() {
+            if let Answer::Job(message) = answer(message) {
                 let message = jetstream::Message { message, context: self.jobs.client.jetstream() };
                 settle(&message, AckKind::Nak(None)).await;
-            } else {
-                self.follow(message, stop);
             }
         }
     }
