@@ -4,7 +4,7 @@ mod answer;
 mod check;
 mod memory;
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use async_nats::{HeaderMap, Message};
 use futures::StreamExt;
@@ -14,7 +14,6 @@ use imn_contract::{
     subject,
 };
 use imn_runtime::{
-    credential::ANSWER_WITHIN,
     nats::{self, Client},
     task::{Stop, Tasks},
 };
@@ -55,16 +54,16 @@ impl Simple {
         while let Some(Some(message)) = stop.until(requests.next()).await {
             // Room for the measurement is asked for later; this bounds what a flood can make of itself.
             if tasks.len() >= 2 * AT_ONCE {
-                self.publish(&message, Instant::now(), Err(flooded(request_id(&message)))).await;
+                self.publish(&message, Err(flooded(request_id(&message)))).await;
                 continue;
             }
-            let (this, received) = (Arc::clone(&self), Instant::now());
+            let this = Arc::clone(&self);
             tasks.spawn("simple request", async move {
                 let answer = match nats::decode::<SimpleRequest>(&message) {
                     Ok(request) => this.serve(request).await,
                     Err(fault) => Err(error(request_id(&message), fault)),
                 };
-                this.publish(&message, received, answer).await;
+                this.publish(&message, answer).await;
             });
         }
         // The end of the subscription would be that of the connection.
@@ -118,9 +117,8 @@ impl Simple {
         }
     }
 
-    /// Publishes an answer where it belongs, and answers a request directly as well, as long as that is allowed.
-    async fn publish(&self, request: &Message, received: Instant, answer: Answer) {
-        let direct = received.elapsed() < ANSWER_WITHIN;
+    /// Publishes an answer where it belongs, and answers a request directly as well.
+    async fn publish(&self, request: &Message, answer: Answer) {
         let out = subject::simple_out(&self.agent);
         let errors = subject::simple_error(&self.agent);
         let mut headers = HeaderMap::new();
@@ -129,7 +127,7 @@ impl Simple {
         let published = match &answer {
             Ok(reply) => {
                 let sent = self.client.publish_with(&out, reply, headers).await;
-                if direct { sent.and(self.client.respond(request, reply).await) } else { sent }
+                sent.and(self.client.respond(request, reply).await)
             }
             Err(refusal) => {
                 self.counters.simple_refused();
@@ -142,11 +140,7 @@ impl Simple {
                     retry_after_ms: None,
                 };
                 let sent = self.client.publish_with(&errors, refusal, headers).await;
-                if direct {
-                    sent.and(self.client.respond_fault(request, refusal, &fault).await)
-                } else {
-                    sent
-                }
+                sent.and(self.client.respond_fault(request, refusal, &fault).await)
             }
         };
         if let Err(error) = published {

@@ -16,7 +16,6 @@ use nkeys::{KeyPair, KeyPairType};
 
 use crate::file;
 
-pub use jwt::ANSWER_WITHIN;
 pub use role::{Permissions, Role};
 
 /// Why keys or credentials could not be had.

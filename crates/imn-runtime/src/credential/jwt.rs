@@ -8,10 +8,8 @@ use serde_json::{Value, json};
 
 use super::{Error, Permissions, now_s};
 
-/// How long after a request an answer to it may be published. nats-server remembers every message with a reply subject
-/// for so long, one of JetStream and a copy of somebody's request too, and beyond 4,096 of them looks through all with each
-/// further one: two minutes of a few hundred jobs per second cost it a processor.
-pub const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// How long after a request an answer to it may be published.
+const ANSWER_WITHIN: Duration = Duration::from_mins(2);
 const UNLIMITED: i64 = -1;
 
 /// What an account may use of JetStream.
@@ -70,7 +68,7 @@ pub(super) fn user(
         "sub": { "allow": permissions.subscribe },
     });
     if permissions.responses {
-        nats["resp"] = answers();
+        nats["resp"] = json!({ "max": 1, "ttl": ANSWER_WITHIN.as_nanos() as u64 });
     }
     sign(account, subject, name, &nats, expires)
 }
@@ -80,12 +78,7 @@ pub(super) fn permits(claims: &Value, permissions: &Permissions) -> bool {
     let nats = &claims["nats"];
     nats["pub"]["allow"] == json!(permissions.publish)
         && nats["sub"]["allow"] == json!(permissions.subscribe)
-        && nats["resp"] == if permissions.responses { answers() } else { Value::Null }
-}
-
-/// The right to answer each request once.
-fn answers() -> Value {
-    json!({ "max": 1, "ttl": ANSWER_WITHIN.as_nanos() as u64 })
+        && nats["resp"].is_object() == permissions.responses
 }
 
 fn sign(

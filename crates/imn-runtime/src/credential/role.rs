@@ -80,10 +80,7 @@ impl Role {
 fn server() -> Permissions {
     let all: Vec<String> =
         ["mmn.>", "agent.>", "heartbeat.>", "$JS.>", "$KV.>", "$O.>", "$SRV.>"].map(String::from).into();
-    // It answers whoever asks, and so often that nats-server is not to keep a record of what it may answer.
-    let inboxes =
-        ["_INBOX_agent.>", "_INBOX_module.>", "_INBOX_operator.>", "_INBOX_viewer.>"].map(String::from);
-    Permissions { publish: [all.clone(), inboxes.into()].concat(), subscribe: all, responses: false }
+    Permissions { publish: all.clone(), subscribe: all, responses: true }
 }
 
 fn of_agent(agent: &AgentId) -> Permissions {
