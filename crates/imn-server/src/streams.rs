@@ -156,15 +156,22 @@ impl Streams {
     }
 
     /// Takes a task's entry out of its queue, for an agent that may not see that it is settled.
-    pub(crate) async fn purge_task(&self, kind: &ModuleType, entry: &str) -> nats::Result<()> {
-        let stream = names::jobs(kind);
+    pub(crate) async fn withdraw_task(&self, kind: &ModuleType, entry: &str) -> nats::Result<()> {
+        let name = names::jobs(kind);
         let fail = |error: &dyn std::fmt::Display| nats::Error::Client {
-            operation: "purge",
+            operation: "withdraw",
             subject: entry.to_owned(),
             message: error.to_string(),
         };
-        let stream = self.client.jetstream().get_stream_no_info(&stream).await.map_err(|e| fail(&e))?;
-        stream.purge().filter(entry).await.map_err(|e| fail(&e))?;
+        let queue = self.client.jetstream().get_stream_no_info(&name).await.map_err(|e| fail(&e))?;
+        // By its number: upon a purge of its subject, nats-server 2.9 forgets that all others are in work, and does not
+        // deliver them again.
+        let found = match queue.get_last_raw_message_by_subject(entry).await {
+            Ok(found) => found,
+            Err(error) if error.kind() == stream::LastRawMessageErrorKind::NoMessageFound => return Ok(()),
+            Err(error) => return Err(fail(&error)),
+        };
+        queue.delete_message(found.sequence).await.map_err(|e| fail(&e))?;
         Ok(())
     }
 

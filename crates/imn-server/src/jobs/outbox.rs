@@ -202,7 +202,7 @@ impl Desk {
             },
             Work::Withdraw { kind, agent, job } => {
                 let entry = subject::queue(&kind, &agent, &job);
-                if let Err(error) = self.shared.streams.purge_task(&kind, &entry).await {
+                if let Err(error) = self.shared.streams.withdraw_task(&kind, &entry).await {
                     tracing::debug!(%error, "queue entry not withdrawn");
                 }
                 Done::Nothing
