@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use imn_contract::{ModuleType, latest::ModuleConfig};
+use imn_runtime::telemetry::LogFilter;
 
 use crate::{
     Error,
@@ -19,19 +20,19 @@ use crate::{
 /// [`Error`]: a configuration that is none, credentials or a spool that cannot be used, a part that failed. NATS
 /// being away is no error: it is waited for, and standing work goes on.
 pub fn run(module: impl Module) -> Result<(), Error> {
-    run_shared(Arc::new(module))
+    run_shared(Arc::new(module), Level::start())
 }
 
-/// Runs the built-in module of a type or alias as this process.
+/// Runs the built-in module of a type or alias as this process; `log` is that of the program, where it has set one up.
 ///
 /// # Errors
 /// [`Error::UnknownType`], and as [`run`].
-pub fn run_builtin(kind: &str) -> Result<(), Error> {
-    run_shared(builtin(kind).ok_or_else(|| Error::UnknownType { kind: kind.to_owned() })?)
+pub fn run_builtin(kind: &str, log: Option<LogFilter>) -> Result<(), Error> {
+    let module = builtin(kind).ok_or_else(|| Error::UnknownType { kind: kind.to_owned() })?;
+    run_shared(module, log.map_or_else(Level::start, Level::Program))
 }
 
-fn run_shared(module: SharedModule) -> Result<(), Error> {
-    let level = Level::start();
+fn run_shared(module: SharedModule, level: Level) -> Result<(), Error> {
     let config = config::read(std::io::stdin().lock())?;
     check(module.as_ref(), &config);
     // Two workers: a job that computes does not hold up the answers to others.

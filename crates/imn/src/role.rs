@@ -16,19 +16,18 @@ use crate::{
 };
 
 /// Starts logging to standard error, as `IMN_LOG` and `IMN_LOG_FORMAT` say.
-pub(crate) fn logging() -> Result<()> {
+pub(crate) fn logging() -> Result<telemetry::LogFilter> {
     logging_at(telemetry::Place::Stderr)
 }
 
 /// Starts logging; `IMN_LOG_FORMAT` is that of lines on standard error.
-fn logging_at(place: telemetry::Place) -> Result<()> {
+fn logging_at(place: telemetry::Place) -> Result<telemetry::LogFilter> {
     let format = match std::env::var("IMN_LOG_FORMAT").as_deref() {
         Ok("json") => telemetry::Format::Json,
         Ok("" | "text") | Err(_) => telemetry::Format::Text,
         Ok(other) => return Err(Exit::usage(format!("IMN_LOG_FORMAT={other}: use text or json")).into()),
     };
-    telemetry::init_at(place, None, format).context("start logging")?;
-    Ok(())
+    telemetry::init_at(place, None, format).context("start logging")
 }
 
 /// The state directory: the flag or `IMN_STATE_DIR`, else the XDG data directory, `/var/lib/imn` for root.

@@ -11,5 +11,5 @@ mod standing;
 #[ignore = "the body of the module processes that the tests start"]
 fn module_process() {
     let Ok(kind) = std::env::var(child::KIND) else { return };
-    imn_module::run_builtin(&kind).unwrap();
+    imn_module::run_builtin(&kind, None).unwrap();
 }

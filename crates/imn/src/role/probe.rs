@@ -60,6 +60,7 @@ fn logging(args: &OutArgs) -> Result<()> {
         Some(LogPlace::Syslog) => telemetry::Place::Syslog,
         Some(LogPlace::Stderr) => telemetry::Place::Stderr,
     })
+    .map(drop)
 }
 
 fn probe(args: &WhoArgs) -> Result<Probe> {
