@@ -115,10 +115,10 @@ impl Agent {
             });
             voice.spawn("http", http::serve(listener, desk, voice_ends.stop()));
         }
-        work.spawn("jobs", jobs.run(work_ends.stop()));
+        work.spawn("jobs", Arc::clone(&jobs).run(Arc::clone(&supervisor), work_ends.stop()));
         work.spawn("simple", simple.run(work_ends.stop()));
         work.spawn("assignments", assignments.run(Arc::clone(&supervisor), work_ends.stop()));
-        supervision.spawn("supervisor", supervisor.run(end));
+        supervision.spawn("supervisor", supervisor.run(jobs, end));
         tracing::info!(agent = %config.id, listen = ?address, "agent started");
         Ok(Self {
             config,

@@ -97,6 +97,56 @@ impl Default for Restart {
     }
 }
 
+/// How a module type is replaced by another version of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rollout {
+    /// How much of the jobs the new version gets, in percent, one wave after the other.
+    pub waves: Vec<u32>,
+    /// How long an instance of the new version may take to be ready.
+    pub ready: Duration,
+    /// How long its self-test may take.
+    pub test: Duration,
+    /// How long a wave lasts at least.
+    pub least: Duration,
+    /// How long a wave lasts at most, where too few jobs came to judge by.
+    pub most: Duration,
+    /// Jobs of the new version that are enough to judge a wave by.
+    pub jobs: u64,
+    /// How long an instance may finish the jobs that it has before it is told to drain.
+    pub finish: Duration,
+}
+
+impl Default for Rollout {
+    /// 5, 25 and 100 % for 3 to 10 s each, judged by 20 jobs.
+    fn default() -> Self {
+        Self {
+            waves: vec![5, 25, 100],
+            ready: Duration::from_secs(20),
+            test: Duration::from_secs(10),
+            least: Duration::from_secs(3),
+            most: Duration::from_secs(10),
+            jobs: 20,
+            finish: Duration::from_secs(30),
+        }
+    }
+}
+
+/// When an instance counts as hung, whatever it says of itself; it is then killed and started again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hang {
+    /// How long it may keep a job that should have ended.
+    pub margin: Duration,
+    /// How long rounds may fall due without any being made, beyond the time that the longest takes.
+    pub stalled: Duration,
+}
+
+impl Default for Hang {
+    /// 5 s, and two minutes.
+    fn default() -> Self {
+        Self { margin: Duration::from_secs(5), stalled: Duration::from_mins(2) }
+    }
+}
+
 type Lookup = dyn Fn(&ModuleType, &InstanceId) -> Option<String> + Send + Sync;
 
 /// Where the credentials of module instances come from.
@@ -171,8 +221,8 @@ pub struct Config {
     pub identity: Identity,
     /// Its connection; modules get the URL, and credentials of their own.
     pub nats: nats::Config,
-    /// Directory for everything that it keeps: `instances.json`, `assignments/`, `spool/`, `log/`,
-    /// and, written by people, `stamp-keys/`.
+    /// Directory for everything that it keeps: `instances.json`, `artifacts/`, `assignments/`, `spool/`,
+    /// `log/` and, written by people, `stamp-keys/`.
     pub state_dir: PathBuf,
     /// Directory of third-party modules, watched; need not exist.
     pub modules_dir: PathBuf,
@@ -190,6 +240,10 @@ pub struct Config {
     pub scraping: Option<Scraping>,
     /// When a module that ended is started again.
     pub restart: Restart,
+    /// How a module type is replaced by another version of itself.
+    pub rollout: Rollout,
+    /// When an instance counts as hung.
+    pub hang: Hang,
     /// Leave the modules running at the end, for the next agent to adopt: for upgrades.
     pub keep_modules: bool,
 }
@@ -224,6 +278,8 @@ impl Config {
             api_key: None,
             scraping: None,
             restart: Restart::default(),
+            rollout: Rollout::default(),
+            hang: Hang::default(),
             keep_modules: false,
         }
     }

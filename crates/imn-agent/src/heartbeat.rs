@@ -11,7 +11,7 @@ use std::{
 
 use imn_contract::{
     InstanceId,
-    latest::{AgentStatus, Heartbeat, ModuleState},
+    latest::{AgentStatus, Heartbeat, ModuleState, Roll},
     subject,
 };
 use imn_runtime::{clock, nats::Client, process, task::Stop};
@@ -73,7 +73,7 @@ impl Heart {
         let mut ticks = tokio::time::interval(EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let (mut connected, mut roster) = (self.client.events().connected(), self.roster.changes());
-        let mut told = Vec::new();
+        let mut told = (Vec::new(), Vec::new());
         loop {
             tokio::select! {
                 () = stop.requested() => return,
@@ -94,8 +94,10 @@ impl Heart {
         }
     }
 
-    fn states(&self) -> Vec<(InstanceId, ModuleState)> {
-        self.roster.summaries().into_iter().map(|module| (module.instance, module.state)).collect()
+    /// What is told at once when it changes.
+    fn states(&self) -> (Vec<(InstanceId, ModuleState)>, Vec<Roll>) {
+        let modules = self.roster.summaries().into_iter().map(|module| (module.instance, module.state));
+        (modules.collect(), self.supervisor.rolls())
     }
 
     /// Tells from now on that the agent is going down.
@@ -159,6 +161,7 @@ impl Heart {
             location: identity.location.clone(),
             provider: identity.provider.clone(),
             tags: identity.tags.clone(),
+            rolls: self.supervisor.rolls(),
         }
     }
 

@@ -24,6 +24,6 @@ mod simple;
 mod supervise;
 
 pub use agent::Agent;
-pub use config::{BuiltIn, Config, Identity, ModuleCredentials, Restart};
+pub use config::{BuiltIn, Config, Hang, Identity, ModuleCredentials, Restart, Rollout};
 pub use error::{Error, Result};
 pub use scrape::Scraping;

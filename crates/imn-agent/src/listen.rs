@@ -122,6 +122,7 @@ impl Listener {
             }
             AgentOp::Enable { kind } => self.supervisor.set_disabled(&kind, false),
             AgentOp::Disable { kind } => self.supervisor.set_disabled(&kind, true),
+            AgentOp::Roll { kind } => self.supervisor.roll(&kind),
             AgentOp::Tune { kind, tuning } => self.supervisor.tune(&kind, &tuning).await,
             AgentOp::Report => Ok(()),
         }

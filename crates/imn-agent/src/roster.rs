@@ -1,10 +1,12 @@
 //! Who is there: every instance of this agent, what it does, and how much more it can take.
 
 mod entry;
+mod stall;
+mod trial;
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
     time::{Duration, Instant},
 };
 
@@ -14,13 +16,14 @@ use imn_contract::{
 };
 use tokio::sync::watch;
 
-pub(crate) use entry::Phase;
-use entry::{Entry, Heard, Life, Word};
+use entry::{Entry, Heard, Word};
+pub(crate) use entry::{Life, Phase};
+pub(crate) use trial::{Mark, Tally};
 
 /// Silence after which an instance counts as degraded.
 const DEGRADED_AFTER: Duration = Duration::from_secs(15);
 /// Silence after which an instance counts as lost.
-const LOST_AFTER: Duration = Duration::from_secs(30);
+pub(crate) const LOST_AFTER: Duration = Duration::from_secs(30);
 
 /// The instances of one agent, supervised and announced. Every change can be waited for.
 #[derive(Debug)]
@@ -28,6 +31,10 @@ pub(crate) struct Roster {
     agent: AgentId,
     entries: Mutex<BTreeMap<InstanceId, Entry>>,
     changed: watch::Sender<u64>,
+    /// Whether any instance is of a version that is being tried.
+    trying: AtomicBool,
+    /// How long the longest round of each type may take.
+    longest: Mutex<BTreeMap<ModuleType, Duration>>,
 }
 
 /// A slot of an instance, taken for a job until it is dropped.
@@ -75,7 +82,13 @@ impl Drop for Lease<'_> {
 
 impl Roster {
     pub(crate) fn new(agent: AgentId) -> Self {
-        Self { agent, entries: Mutex::default(), changed: watch::Sender::new(0) }
+        Self {
+            agent,
+            entries: Mutex::default(),
+            changed: watch::Sender::new(0),
+            trying: AtomicBool::new(false),
+            longest: Mutex::default(),
+        }
     }
 
     /// Follows changes of the roster.
@@ -113,8 +126,14 @@ impl Roster {
         self.with(instance, |entry| {
             let orderly = entry.phase == Phase::Draining || entry.word == Word::Leaving;
             entry.begin(phase, reason);
+            entry.killed = None;
             entry.end_life(orderly);
         });
+    }
+
+    /// The process of an instance was killed for this reason, which is told until its next one has ended.
+    pub(crate) fn killed(&self, instance: &InstanceId, reason: String) {
+        self.with(instance, |entry| entry.killed = Some(reason));
     }
 
     /// An instance is no more.
@@ -177,6 +196,7 @@ impl Roster {
             entry.slots = health.slots;
             entry.word = if health.state == ModuleState::Draining { Word::Leaving } else { Word::Ready };
             entry.heard_at = Instant::now();
+            entry.progress.heard(&health, entry.heard_at);
             entry.health = Some(Heard(health));
         });
     }
@@ -244,7 +264,7 @@ impl Roster {
     pub(crate) fn lease(&self, instance: &InstanceId, job: &JobId) -> Option<Lease<'_>> {
         let mut entries = self.lock();
         let entry = entries.get_mut(instance)?;
-        entry.jobs.insert(job.clone());
+        entry.jobs.insert(job.clone(), Instant::now());
         let mut life = entry.life.subscribe();
         life.mark_unchanged();
         Some(Lease { roster: self, instance: instance.clone(), job: job.clone(), life })
@@ -259,6 +279,18 @@ impl Roster {
     /// Whether an instance is in this state; for a look without a copy of all.
     pub(crate) fn state(&self, instance: &InstanceId) -> Option<ModuleState> {
         self.lock().get(instance).map(|entry| entry.state(Instant::now()))
+    }
+
+    /// Whether an instance has a process.
+    pub(crate) fn has_process(&self, instance: &InstanceId) -> bool {
+        self.lock().get(instance).is_some_and(|entry| entry.pid.is_some())
+    }
+
+    /// Changes when the process that an instance has now has ended; `None` when the instance is not here.
+    pub(crate) fn life(&self, instance: &InstanceId) -> Option<watch::Receiver<Life>> {
+        let mut life = self.lock().get(instance)?.life.subscribe();
+        life.mark_unchanged();
+        Some(life)
     }
 
     /// Whether an instance is quarantined or disabled.
@@ -332,6 +364,7 @@ mod tests {
             circuits_open: 0,
             rounds_due: 0,
             rounds_done: 7,
+            rounds_skipped: 0,
             late_p99_us: 0,
             seq: 1,
             epoch,

@@ -8,8 +8,8 @@ mod module;
 mod outcome;
 
 pub use agent::{
-    AgentControl, AgentOp, AgentStatus, AssignmentMark, ClockState, Heartbeat, ModuleSummary, SimpleError,
-    SimpleReply, SimpleRequest, SpoolState, Tuning, Vouch, VouchReply,
+    AgentControl, AgentOp, AgentStatus, AssignmentMark, ClockState, Heartbeat, ModuleSummary, Roll,
+    RollState, SimpleError, SimpleReply, SimpleRequest, SpoolState, Tuning, Vouch, VouchReply,
 };
 pub use assignment::{Assignment, AssignmentFile, AssignmentMeta, AssignmentShard};
 pub use ingest::{Batch, BatchColumns, Gap, Round, TimestampSource, Watermark, WatermarkRequest};

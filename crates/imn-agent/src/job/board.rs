@@ -61,6 +61,8 @@ struct State {
 struct Followed {
     note: watch::Sender<Note>,
     instance: Option<InstanceId>,
+    /// Its instance has reported the attempt that it has now.
+    reported: bool,
 }
 
 /// A job that is being followed, until this is dropped.
@@ -83,7 +85,7 @@ impl Board {
         }
         let first = if state.done.contains(job) { Note::Done } else { Note::Working };
         let (sender, note) = watch::channel(first);
-        state.followed.insert(job.clone(), Followed { note: sender, instance: None });
+        state.followed.insert(job.clone(), Followed { note: sender, instance: None, reported: false });
         let returned = state.returned.remove(job);
         let fresh = Memo {
             deadline: Instant::now() + ttl,
@@ -103,7 +105,8 @@ impl Board {
         if let (Note::Reported(_), Some(memo)) = (note, state.returned.get_mut(job)) {
             memo.reported = true;
         }
-        let followed = state.followed.get(job)?;
+        let followed = state.followed.get_mut(job)?;
+        followed.reported |= matches!(note, Note::Reported(_));
         let before = *followed.note.borrow();
         // Nothing follows upon `Done`.
         if before != Note::Done {
@@ -173,6 +176,11 @@ impl Following<'_> {
                 });
             }
         }
+    }
+
+    /// Whether an instance has reported the end of an attempt.
+    pub(super) fn was_reported(&self) -> bool {
+        self.board.lock().followed.get(&self.job).is_some_and(|followed| followed.reported)
     }
 
     /// It will not be seen again.

@@ -11,7 +11,7 @@ use imn_contract::{
 };
 use imn_runtime::nats::{self, Client};
 
-use crate::roster::{Lease, Roster};
+use crate::roster::{Lease, Mark, Roster};
 
 /// What stands in place of an instance where the agent itself speaks.
 pub(super) const AGENT_INSTANCE: &str = "agent";
@@ -55,12 +55,40 @@ impl Dispatcher {
     /// Offers a task to the queue group, and then, when the one that was chosen has no room, to the least loaded
     /// instance directly.
     pub(super) async fn dispatch<'a>(&self, roster: &'a Roster, task: &Task) -> Dispatch<'a> {
+        // While two versions share the jobs, chance must not do it.
+        if let Some(choices) = roster.choices(&task.kind) {
+            return self.dispatch_among(roster, &choices, task).await;
+        }
         let mut reply = self.offer(&subject::work(&self.agent, &task.kind), task).await;
         if matches!(reply, Reply::Saturated)
             && let Some(least) = roster.candidates(&task.kind).first()
         {
             reply = self.offer(&subject::at(&self.agent, least), task).await;
         }
+        self.replied(roster, reply, task).await
+    }
+
+    /// Offers a task to these instances, one after the other, until one has room.
+    pub(super) async fn dispatch_among<'a>(
+        &self,
+        roster: &'a Roster,
+        choices: &[InstanceId],
+        task: &Task,
+    ) -> Dispatch<'a> {
+        let mut reply = Reply::Saturated;
+        for instance in choices {
+            reply = self.offer(&subject::at(&self.agent, instance), task).await;
+            match reply {
+                Reply::Saturated => continue,
+                Reply::Refused(..) | Reply::Silent => roster.note(instance, Mark::NotTaken),
+                Reply::Accepted(_) => {}
+            }
+            break;
+        }
+        self.replied(roster, reply, task).await
+    }
+
+    async fn replied<'a>(&self, roster: &'a Roster, reply: Reply, task: &Task) -> Dispatch<'a> {
         match reply {
             Reply::Accepted(instance) => self.accepted(roster, &instance, task).await,
             Reply::Saturated => Dispatch::NoSlot,

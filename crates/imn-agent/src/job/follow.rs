@@ -22,7 +22,7 @@ use super::{
     lost,
     pull::settle,
 };
-use crate::roster::Lease;
+use crate::roster::{Lease, Mark};
 
 /// How often the queue is told that a job is still in work; its patience is 30 s.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
@@ -185,11 +185,15 @@ impl<'a> Work<'a> {
                 Watched::Done => {
                     // The word may have come while the job was handed out, when nobody knew yet whom to tell.
                     self.cancel(&instance).await;
+                    if !following.was_reported() {
+                        self.unreported(following, &instance);
+                    }
                     return Fate::Finished;
                 }
                 Watched::Reported => return Fate::Undecided,
                 Watched::Expired => {
                     self.cancel(&instance).await;
+                    self.unreported(following, &instance);
                     return Fate::Undecided;
                 }
                 Watched::Crashed => {
@@ -199,6 +203,14 @@ impl<'a> Work<'a> {
                 }
             }
         }
+    }
+
+    /// An instance has been told to end a job of which it has reported nothing.
+    fn unreported(&self, following: &Following<'_>, instance: &InstanceId) {
+        if following.left().is_zero() {
+            self.jobs.roster.note(instance, Mark::Overdue);
+        }
+        self.jobs.suspect(instance, &self.task.job_id);
     }
 
     /// Finds out what became of a job that this agent, or the one before it, had in hand.

@@ -24,6 +24,8 @@ use crate::{Error, Result};
 
 /// How long a module may take to read its configuration.
 const CONFIG_WITHIN: Duration = Duration::from_secs(5);
+/// How long a program may be open for writing in a process that is just being started.
+const BUSY_FOR: Duration = Duration::from_millis(200);
 /// A log file larger than this starts anew; the old one is kept as `.1`.
 const LOG_LIMIT: u64 = 10 * 1024 * 1024;
 
@@ -61,8 +63,10 @@ impl Launched {
         let out = open_log(log).map_err(failed)?;
         let errors = out.try_clone().map_err(failed)?;
         let from = out.metadata().map_err(failed)?.len();
-        let mut command = Command::new(&spec.program);
-        command.args(&spec.args).env_clear().env(INSTANCE_VARIABLE, instance.as_str());
+        // Whoever looks at its own name finds what it was found under; a script is told the copy's by the kernel.
+        let program = spec.artifact.as_ref().map_or(&spec.program, |artifact| &artifact.path);
+        let mut command = Command::new(program);
+        command.arg0(&spec.program).args(&spec.args).env_clear().env(INSTANCE_VARIABLE, instance.as_str());
         for name in ["PATH", "RUST_BACKTRACE", "IMN_LOG"] {
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);
@@ -72,7 +76,7 @@ impl Launched {
             command.env("IMN_LOG", level);
         }
         command.stdin(Stdio::piped()).stdout(out).stderr(errors).process_group(0);
-        let child = tokio::process::Command::from(command).spawn().map_err(failed)?;
+        let child = spawn(&mut command.into()).map_err(failed)?;
         let identity = child
             .id()
             .and_then(Identity::of)
@@ -152,6 +156,20 @@ impl Launched {
     /// Kills what a module that has ended has left behind in its group.
     pub(super) fn sweep_group(&self) {
         let _ = killpg(nix::unistd::Pid::from_raw(self.identity.pid.cast_signed()), Signal::SIGKILL);
+    }
+}
+
+/// Starts a program that this process may have written just now: until the child of another thread that was forked
+/// meanwhile has executed its own program, it still has the file open, and the kernel calls it busy.
+fn spawn(command: &mut tokio::process::Command) -> io::Result<Child> {
+    let end = Instant::now() + BUSY_FOR;
+    loop {
+        match command.spawn() {
+            Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy && Instant::now() < end => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            spawned => return spawned,
+        }
     }
 }
 

@@ -214,6 +214,11 @@ impl Bench {
         fs::remove_file(self.state.path().join("modules.d").join(name)).unwrap();
     }
 
+    /// Copies of programs that the agent keeps.
+    pub(crate) fn artifacts(&self) -> usize {
+        fs::read_dir(self.state.path().join("artifacts")).unwrap().count()
+    }
+
     /// Waits for a heartbeat of which the condition holds.
     pub(crate) async fn beat(&self, what: &str, holds: impl Fn(&Heartbeat) -> bool) -> Heartbeat {
         let mut last = None;

@@ -132,6 +132,54 @@ pub struct Heartbeat {
     /// Free tags.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tags: BTreeMap<String, String>,
+    /// Replacements of module types by other versions, under way or the last of each type.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rolls: Vec<Roll>,
+}
+
+/// Where the replacement of a module type by another version is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RollState {
+    /// One instance of the new version is started beside the others, and does not take jobs yet.
+    Starting,
+    /// It is given a job of its own.
+    Testing,
+    /// Jobs are shared between the versions, in waves.
+    Shifting,
+    /// The instances of the old version are replaced, one after the other.
+    Replacing,
+    /// Only the new version runs.
+    Done,
+    /// The old version goes on; `reason` says why.
+    RolledBack,
+    /// The old version goes on: what was to replace it is not wanted any more.
+    Abandoned,
+}
+
+/// The replacement of a module type by another version, at one agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Roll {
+    /// The module type.
+    #[serde(rename = "type")]
+    pub kind: ModuleType,
+    /// Where it is.
+    pub state: RollState,
+    /// The wave, from 1; 0 before the first.
+    pub wave: u32,
+    /// How many waves there are.
+    pub waves: u32,
+    /// How much of the jobs goes to the new version, in percent.
+    pub share_pct: u32,
+    /// The version that is replaced.
+    pub from: String,
+    /// The version that replaces it.
+    pub to: String,
+    /// When it began, RFC 3339 UTC.
+    pub started: String,
+    /// Why it was rolled back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// What an agent is told.
@@ -156,6 +204,12 @@ pub enum AgentOp {
     },
     /// Drain a module's instances and keep them down.
     Disable {
+        /// Its type.
+        #[serde(rename = "type")]
+        kind: ModuleType,
+    },
+    /// Replace a module's instances by the version that is there now, in waves; also one that was turned down before.
+    Roll {
         /// Its type.
         #[serde(rename = "type")]
         kind: ModuleType,

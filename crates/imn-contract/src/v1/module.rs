@@ -53,6 +53,11 @@ pub struct Announce {
     pub pid: Option<u32>,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks by reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 /// How an instance is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -71,7 +76,7 @@ pub enum ModuleState {
     Lost,
     /// Its process has ended; it will be started again.
     Backoff,
-    /// It crashed too often; see its reason. It is tried again later.
+    /// It crashed too often, or is of a version that was turned down; see its reason.
     Quarantined,
     /// Disabled by an operator.
     Disabled,
@@ -114,6 +119,9 @@ pub struct Health {
     pub rounds_due: u64,
     /// Of them, completed and spooled.
     pub rounds_done: u64,
+    /// Of them, not begun, for want of time or room: they are recorded gaps.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub rounds_skipped: u64,
     /// 99th percentile of sent − due over the last period, in microseconds.
     pub late_p99_us: u64,
     /// Counts health messages of this process.

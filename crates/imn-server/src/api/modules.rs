@@ -7,7 +7,7 @@ use axum::{Json, extract::State};
 use futures::future::join_all;
 use imn_contract::{
     AgentId, ErrorCode, Fault, ModuleType, canonical_type,
-    latest::{AgentControl, AgentOp, ControlReply, ModuleState, Tuning},
+    latest::{AgentControl, AgentOp, ControlReply, ModuleState, Roll, RollState, Tuning},
     subject,
 };
 use imn_domain::Liveness;
@@ -110,6 +110,34 @@ pub(crate) struct ModuleTypeSummary {
     pub(crate) errors: u64,
 }
 
+/// The replacement of a module type by another version, at one agent.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct ModuleRoll {
+    /// The agent.
+    pub(crate) agent: String,
+    /// The module type.
+    #[serde(rename = "type")]
+    pub(crate) kind: String,
+    /// `starting`, `testing`, `shifting`, `replacing`, `done`, `rolled_back` or `abandoned`.
+    #[schema(value_type = String)]
+    pub(crate) state: RollState,
+    /// The wave, from 1; 0 before the first.
+    pub(crate) wave: u32,
+    /// How many waves there are.
+    pub(crate) waves: u32,
+    /// How much of the jobs goes to the new version, in percent.
+    pub(crate) share_pct: u32,
+    /// The version that is replaced.
+    pub(crate) from: String,
+    /// The version that replaces it.
+    pub(crate) to: String,
+    /// When it began, RFC 3339 UTC.
+    pub(crate) started: String,
+    /// Why it was rolled back.
+    #[schema(required)]
+    pub(crate) reason: Option<String>,
+}
+
 /// Module instances, and their types.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(crate) struct Modules {
@@ -117,6 +145,8 @@ pub(crate) struct Modules {
     pub(crate) items: Vec<ModuleInstance>,
     /// The types of these, by name.
     pub(crate) types: Vec<ModuleTypeSummary>,
+    /// Replacements by other versions: those under way, and the last of each other type at each agent.
+    pub(crate) rolls: Vec<ModuleRoll>,
     /// Always null: there is one page.
     #[schema(required)]
     pub(crate) next_page_token: Option<String>,
@@ -129,6 +159,8 @@ pub(crate) struct ModuleTypeDetail {
     pub(crate) summary: ModuleTypeSummary,
     /// The instances, by name.
     pub(crate) instances: Vec<ModuleInstance>,
+    /// The last replacement by another version at each agent, which may be under way.
+    pub(crate) rolls: Vec<ModuleRoll>,
     /// JSON Schema of `params`, as an instance announced it; null when none did.
     #[schema(value_type = Object)]
     pub(crate) params_schema: Value,
@@ -197,6 +229,7 @@ pub(crate) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(show))
         .routes(routes!(enable))
         .routes(routes!(disable))
+        .routes(routes!(roll))
         .routes(routes!(scale))
         .routes(routes!(settings))
 }
@@ -213,7 +246,9 @@ async fn list(State(api): State<Api>, Query(query): Query<ModulesQuery>) -> Json
     });
     let types = summaries(&instances);
     let items = instances.into_iter().map(ModuleInstance::from).collect();
-    Json(Modules { items, types, next_page_token: None })
+    let mut rolls = rolls(&api.context, kind);
+    rolls.retain(|roll| query.agent.as_ref().is_none_or(|agent| roll.agent == *agent));
+    Json(Modules { items, types, rolls, next_page_token: None })
 }
 
 /// Show a module type
@@ -233,7 +268,8 @@ async fn show(
         .and_then(|kind| api.context.registry.params_schema(&kind))
         .unwrap_or_default();
     let instances = instances.into_iter().map(ModuleInstance::from).collect();
-    Ok(Json(ModuleTypeDetail { summary, instances, params_schema }))
+    let rolls = rolls(&api.context, Some(canonical_type(&kind)));
+    Ok(Json(ModuleTypeDetail { summary, instances, rolls, params_schema }))
 }
 
 /// Start a module type's instances
@@ -262,6 +298,24 @@ async fn disable(
 ) -> Result<Json<List<Told>>, Problem> {
     let kind = module_type(&kind)?;
     switch(&api, &by, AgentOp::Disable { kind: kind.clone() }, &kind, query.agent.as_deref()).await
+}
+
+/// Replace a module type's instances by the version that is there now
+///
+/// One instance of the new version is tried beside the others, then jobs are shared in waves, then the others are
+/// replaced one after the other; what does not do as well as before is rolled back. It is done with the answer only
+/// begun: see `rolls` of the type.
+#[utoipa::path(post, path = "/api/v1/modules/{type}/roll", tag = "modules", operation_id = "roll_module",
+    params(("type" = String, Path, description = "The type or an alias"), SwitchQuery),
+    responses((status = 200, description = "What each agent answered", body = List<Told>)))]
+async fn roll(
+    State(api): State<Api>,
+    by: Principal,
+    kind: Key,
+    Query(query): Query<SwitchQuery>,
+) -> Result<Json<List<Told>>, Problem> {
+    let kind = module_type(&kind)?;
+    switch(&api, &by, AgentOp::Roll { kind: kind.clone() }, &kind, query.agent.as_deref()).await
 }
 
 /// Run so many instances of a module type
@@ -332,7 +386,8 @@ async fn switch(
     let control = AgentControl { v: 1, op };
     let answers = join_all(agents.iter().map(|agent| tell(&api.context, agent, &control))).await;
     // Where nobody has done it, what is wrong with what was asked comes first.
-    let wrong = answers.iter().find_map(|answer| answer.as_ref().err().filter(|fault| fault.code == 400));
+    let of_request = |fault: &&Fault| matches!(fault.code, 400 | 409 | 423);
+    let wrong = answers.iter().find_map(|answer| answer.as_ref().err().filter(of_request));
     if let Some(fault) = wrong.filter(|_| answers.iter().all(Result::is_err)) {
         return Err(fault.clone().into());
     }
@@ -346,6 +401,7 @@ async fn switch(
         .collect();
     let action = match &control.op {
         AgentOp::Enable { .. } => "module.enable",
+        AgentOp::Roll { .. } => "module.roll",
         AgentOp::Tune { tuning: Tuning { instances: Some(_), .. }, .. } => "module.scale",
         AgentOp::Tune { .. } => "module.set",
         _ => "module.disable",
@@ -390,6 +446,22 @@ async fn tell(context: &Context, agent: &AgentId, control: &AgentControl) -> Res
         }
         Err(error) => Err(unavailable(error.to_string())),
     }
+}
+
+/// What agents tell of replacements, of all types or of one.
+fn rolls(context: &Context, only: Option<&str>) -> Vec<ModuleRoll> {
+    let mut rolls = Vec::new();
+    for view in context.registry.agents(now_us()) {
+        let agent = view.agent.id.to_string();
+        let told = view.agent.heartbeat.map(|heartbeat| heartbeat.rolls).unwrap_or_default();
+        let told = told.into_iter().filter(|roll| only.is_none_or(|kind| roll.kind.as_str() == kind));
+        rolls.extend(told.map(|roll| {
+            let Roll { kind, state, wave, waves, share_pct, from, to, started, reason } = roll;
+            let (agent, kind) = (agent.clone(), kind.to_string());
+            ModuleRoll { agent, kind, state, wave, waves, share_pct, from, to, started, reason }
+        }));
+    }
+    rolls
 }
 
 fn summaries(instances: &[Instance]) -> Vec<ModuleTypeSummary> {

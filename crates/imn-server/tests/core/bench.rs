@@ -133,6 +133,7 @@ impl Bench {
             location: None,
             provider: None,
             tags: BTreeMap::default(),
+            rolls: Vec::new(),
         };
         self.client.publish(&subject::heartbeat(&agent(name)), &heartbeat).await.unwrap();
         self.client.round_trip(SOON).await.unwrap();

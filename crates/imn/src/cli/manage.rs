@@ -339,6 +339,17 @@ pub(crate) enum ModuleVerb {
         #[command(flatten)]
         common: Common,
     },
+    /// Replace a type's instances by the version that is there now, in waves; one that was turned down is tried again.
+    Roll {
+        /// The type.
+        #[arg(value_name = "TYPE")]
+        kind: String,
+        /// Only on this agent.
+        #[arg(long)]
+        agent: Option<String>,
+        #[command(flatten)]
+        common: Common,
+    },
     /// Run so many instances of a type on each agent.
     Scale {
         /// The type.

@@ -1,4 +1,4 @@
-//! `imn module list|enable|disable|scale|set|check`.
+//! `imn module list|enable|disable|roll|scale|set|check`.
 
 use std::{
     io::{self, Write},
@@ -68,6 +68,9 @@ async fn run(verb: ModuleVerb) -> Result<Code> {
         }
         ModuleVerb::Disable { kind, agent, common } => {
             order(Method::POST, "disable", &kind, None, agent, &common).await
+        }
+        ModuleVerb::Roll { kind, agent, common } => {
+            order(Method::POST, "roll", &kind, None, agent, &common).await
         }
         ModuleVerb::Scale { kind, instances, agent, common } => {
             let body = json!({ "instances": instances });
