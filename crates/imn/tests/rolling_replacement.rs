@@ -31,8 +31,8 @@ fn others(network: &Network) -> BTreeMap<String, u32> {
 /// How much of the jobs the new version did in a wave, by the client's own clock and counts.
 fn share(seen: &Value, wave: &Wave) -> (f64, usize) {
     let when = seen["when"].as_array().unwrap();
-    // What is told of a wave comes a little after it.
-    let within = |job: &&Value| (wave.from..wave.to - 0.5).contains(&job[0].as_f64().unwrap());
+    // What is told of a wave comes after it, by as much as heartbeats are apart.
+    let within = |job: &&Value| (wave.from..wave.to - 2.5).contains(&job[0].as_f64().unwrap());
     let all: Vec<&Value> = when.iter().filter(within).collect();
     let new = all.iter().filter(|job| job[1] == "struck").count();
     (new as f64 / all.len().max(1) as f64, all.len())
