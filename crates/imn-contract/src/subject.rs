@@ -34,6 +34,8 @@ pub const DLQ_ALL: &str = "mmn.dlq.>";
 pub const PROGRESS_ALL: &str = "mmn.jobs.progress.>";
 /// Log lines of all jobs.
 pub const LOG_ALL: &str = "mmn.jobs.log.>";
+/// What the processes of all modules write.
+pub const MODULE_LOG_ALL: &str = "mmn.modules.log.>";
 
 /// Authoritative state of a job.
 pub fn get(job: &JobId) -> String {
@@ -118,6 +120,11 @@ pub fn state(job: &JobId) -> String {
 /// Health of one instance.
 pub fn health(instance: &InstanceId) -> String {
     format!("mmn.modules.health.{instance}")
+}
+
+/// What the process of one instance writes to its standard output and error, told by its agent.
+pub fn module_log(agent: &AgentId, instance: &InstanceId) -> String {
+    format!("mmn.modules.log.{agent}.{instance}")
 }
 
 /// Control of one instance.

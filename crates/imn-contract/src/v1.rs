@@ -18,7 +18,8 @@ pub use job::{
     ResultStatus, Selector, Submit, SubmitReply, Task, TaskReply, TaskView,
 };
 pub use module::{
-    Announce, AnnounceEvent, ControlReply, Health, ModuleConfig, ModuleControl, ModuleOp, ModuleState,
+    Announce, AnnounceEvent, ControlReply, Health, ModuleConfig, ModuleControl, ModuleLog, ModuleOp,
+    ModuleState, OutputStream,
 };
 pub use outcome::{
     BgpOrigin, BgpOutcome, BgpPath, BgpSession, BgpUpdate, CertificateOutcome, DnsCounts, DnsEdns, DnsFlags,
@@ -55,6 +56,7 @@ message! {
     Health => "health",
     ModuleConfig => "module-config",
     ModuleControl => "module-control",
+    ModuleLog => "module-log",
     ControlReply => "control-reply",
     Heartbeat => "heartbeat",
     AgentControl => "agent-control",

@@ -41,6 +41,7 @@ fn every_sample_is_read_and_written_unchanged() {
         Health,
         ModuleConfig,
         ModuleControl,
+        ModuleLog,
         ControlReply,
         Heartbeat,
         AgentControl,

@@ -222,3 +222,42 @@ pub struct ControlReply {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Fault>,
 }
+
+/// Where a process writes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OutputStream {
+    /// Standard output.
+    Stdout,
+    /// Standard error, where logs go.
+    Stderr,
+}
+
+/// One line that the process of an instance has written, as its agent found it; live and lossy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ModuleLog {
+    /// Major of the schema.
+    #[serde(default = "one")]
+    pub v: u32,
+    /// The agent.
+    pub agent: AgentId,
+    /// The instance.
+    pub instance: InstanceId,
+    /// Its module type.
+    #[serde(rename = "type")]
+    pub kind: ModuleType,
+    /// Where the line was written.
+    pub stream: OutputStream,
+    /// error, warn, info, debug or trace, where the line says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub level: Option<String>,
+    /// The line, or what of it is the message.
+    pub message: String,
+    /// When, by the line itself, else when it was found; RFC 3339 UTC.
+    pub time: String,
+    /// Counts the lines of the instance that this agent has told, from 1: a gap is what was lost on the way.
+    pub seq: u64,
+    /// Lines that were not told before this one, because there were too many.
+    #[serde(default)]
+    pub dropped: u64,
+}

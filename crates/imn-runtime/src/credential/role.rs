@@ -107,6 +107,8 @@ fn of_agent(agent: &AgentId) -> Permissions {
             subject::commit(agent),
             // Keys of its modules.
             subject::vouch(agent),
+            // What its modules write.
+            format!("mmn.modules.log.{agent}.*"),
             // Itself.
             subject::heartbeat(agent),
             subject::simple_heartbeat(agent),
@@ -161,6 +163,7 @@ fn viewer() -> Permissions {
             subject::STATE_ALL,
             subject::PROGRESS_ALL,
             subject::LOG_ALL,
+            subject::MODULE_LOG_ALL,
             subject::ANNOUNCE,
             subject::HEALTH_ALL,
             subject::HEARTBEAT_ALL,
