@@ -6,6 +6,7 @@ use imn_runtime::{
     file::StateLock,
     nats::Client,
     task::{Failure, Shutdown, Stop, Tasks},
+    telemetry,
 };
 use tokio::sync::watch;
 
@@ -17,10 +18,11 @@ use crate::{
     job::Jobs,
     listen::Listener,
     metrics::Counters,
+    output::Outputs,
     roster::Roster,
     scrape::Scraper,
     simple::Simple,
-    supervise::{Ending, Supervisor},
+    supervise::{Ending, LOGS, Supervisor},
 };
 
 /// Modules have seven seconds to drain; a little more to be killed.
@@ -87,6 +89,13 @@ impl Agent {
             Arc::clone(&supervisor),
         ));
 
+        let logs = config.state_dir.join(LOGS);
+        let outputs = Outputs::new(config.id.clone(), client.clone(), Arc::clone(&roster), logs);
+        let told = (Arc::clone(&counters), Arc::clone(&heart), client.clone(), Arc::clone(&jobs));
+        telemetry::export_page(move || {
+            let (counters, heart, client, jobs) = &told;
+            counters.page(&heart.beat(), client.events().is_connected(), jobs.followed())
+        });
         let (voice_ends, work_ends) = (Shutdown::new(), Shutdown::new());
         let (mut voice, mut work, mut supervision) = (Tasks::new(), Tasks::new(), Tasks::new());
         let (ending, end) = watch::channel(None);
@@ -101,6 +110,7 @@ impl Agent {
             credentials: config.credentials.clone(),
         };
         voice.spawn("listener", ear.run(voice_ends.stop()));
+        voice.spawn("output", outputs.run(voice_ends.stop()));
         voice.spawn("heartbeat", Arc::clone(&heart).run(voice_ends.stop()));
         if let Some(listener) = listener {
             let desk = Arc::new(Desk {

@@ -1,9 +1,11 @@
 //! What an agent is told when it starts.
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap, ffi::OsString, fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration,
+};
 
 use imn_contract::{AgentId, InstanceId, ModuleType};
-use imn_runtime::nats;
+use imn_runtime::{nats, telemetry};
 use serde_json::{Map, Value};
 
 use crate::scrape::Scraping;
@@ -162,6 +164,16 @@ impl fmt::Debug for ModuleCredentials {
     }
 }
 
+/// Variables of the environment. They may hold secrets: of their values nothing is shown.
+#[derive(Clone, Default)]
+pub struct Environment(pub Vec<(OsString, OsString)>);
+
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|(name, _)| name)).finish()
+    }
+}
+
 /// How an agent is to run.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -188,6 +200,8 @@ pub struct Config {
     pub api_key: Option<String>,
     /// How `/probe` of the listener answers; absent: there is no such path.
     pub scraping: Option<Scraping>,
+    /// What modules get of the environment, beside `PATH`: how they log, and where they export it.
+    pub environment: Environment,
     /// When a module that ended is started again.
     pub restart: Restart,
     /// Leave the modules running at the end, for the next agent to adopt: for upgrades.
@@ -223,6 +237,7 @@ impl Config {
             listen: None,
             api_key: None,
             scraping: None,
+            environment: Environment(telemetry::handed_on()),
             restart: Restart::default(),
             keep_modules: false,
         }

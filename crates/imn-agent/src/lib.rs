@@ -18,12 +18,13 @@ mod http;
 mod job;
 mod listen;
 mod metrics;
+mod output;
 mod roster;
 mod scrape;
 mod simple;
 mod supervise;
 
 pub use agent::Agent;
-pub use config::{BuiltIn, Config, Identity, ModuleCredentials, Restart};
+pub use config::{BuiltIn, Config, Environment, Identity, ModuleCredentials, Restart};
 pub use error::{Error, Result};
 pub use scrape::Scraping;

@@ -4,6 +4,7 @@ use imn_contract::{
     ModuleType,
     latest::{AgentStatus, Heartbeat},
 };
+use imn_runtime::telemetry;
 use prometheus_client::{
     encoding::text::encode,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
@@ -101,6 +102,7 @@ impl Counters {
         registry.register("module_inflight", "Jobs that an instance has in work", inflight);
         registry.register("module_slots", "Jobs that an instance does at once", slots);
         registry.register("module_restarts", "Times that an instance was started again", restarts);
+        registry.register_collector(Box::new(telemetry::Exports));
         let mut page = String::new();
         // Writing to a string does not fail.
         let _ = encode(&mut page, &registry);

@@ -27,7 +27,7 @@ use imn_runtime::{
 };
 use tokio::sync::{Notify, watch};
 
-use crate::{Config, Error, Result, roster::Roster};
+use crate::{Config, Error, Result, output, roster::Roster};
 use catalog::{Catalog, Spec};
 use keeper::{Keeper, Order};
 use orphan::{Claim, Orphans};
@@ -37,6 +37,9 @@ use record::{Record, Records};
 const RESCAN: Duration = Duration::from_millis(250);
 /// How often the logs of modules are kept within bounds.
 const BOUND_LOGS: Duration = Duration::from_secs(10);
+
+/// Where in the state directory what modules write is.
+pub(crate) const LOGS: &str = "log";
 
 /// What the reconciler and the keepers of all instances share.
 #[derive(Debug)]
@@ -65,7 +68,7 @@ pub(crate) enum Ending {
 impl Supervisor {
     /// Reads what the agent before has left, and declares the instances that are wanted.
     pub(crate) fn open(config: &Config, roster: Arc<Roster>, nats: Client) -> Result<Self> {
-        for directory in ["log", "assignments", "spool"] {
+        for directory in [LOGS, "assignments", "spool"] {
             file::create_private_dir(&config.state_dir.join(directory))?;
         }
         let supervisor = Self {
@@ -159,7 +162,7 @@ impl Supervisor {
     }
 
     fn log_path(&self, instance: &InstanceId) -> PathBuf {
-        self.config.state_dir.join("log").join(format!("{instance}.log"))
+        output::error_file(&self.config.state_dir.join(LOGS), instance)
     }
 
     fn catalog(&self) -> MutexGuard<'_, Catalog> {
@@ -177,7 +180,9 @@ impl Supervisor {
 
     fn bound_logs(&self) {
         for instance in self.records.all().iter().map(|record| &record.instance) {
-            launch::bound_log(&self.log_path(instance));
+            let errors = self.log_path(instance);
+            launch::bound_log(&output::output_file(&errors));
+            launch::bound_log(&errors);
         }
     }
 

@@ -25,6 +25,7 @@ mod http;
 mod live;
 pub mod local;
 mod log;
+mod metrics;
 mod module;
 mod perform;
 mod ping;

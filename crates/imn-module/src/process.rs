@@ -17,6 +17,7 @@ use imn_runtime::{
     nats::{self, Client},
     spool::Shipper,
     task::{Shutdown, Signals, Stop, Tasks},
+    telemetry::TraceParent,
 };
 use tokio::sync::Notify;
 
@@ -26,6 +27,7 @@ use crate::{
     desk::{Desk, Offer},
     health::Pulse,
     log::Level,
+    metrics,
     module::SharedModule,
     perform::Shared,
     service::{Service, Stats},
@@ -72,6 +74,7 @@ pub(crate) async fn serve(module: SharedModule, config: ModuleConfig, level: Lev
     let announcer = Arc::new(Announcer::new(introduction(module.as_ref(), &config), config.creds.as_deref()));
     let slots = config.slots.unwrap_or_else(|| module.slots()).clamp(1, MOST_SLOTS);
     let shared = Arc::new(Shared { module, client, desk: Desk::new(slots), changed: Notify::new(), config });
+    metrics::export(&shared, standing.as_ref().map(|work| Arc::clone(&work.stats)));
     let process = Process {
         service: Service::new(&shared.config, &version, format!("{:016X}", rand::random::<u64>())),
         pulse: Pulse::new(&version),
@@ -203,7 +206,8 @@ impl Process {
                 let name = format!("job {}", task.job_id);
                 let shared = Arc::clone(&self.shared);
                 self.answer(&message, &accepted).await;
-                self.jobs.spawn(name, shared.perform(task, stop, received));
+                let trace = TraceParent::of(message.headers.as_ref());
+                self.jobs.spawn(name, shared.perform(task, stop, received, trace));
                 self.news().await;
             }
             Offer::Running => self.answer(&message, &accepted).await,

@@ -17,7 +17,7 @@ use async_nats::{
 use bytes::Bytes;
 use imn_contract::{Encoding, Fault, Message, encode, header};
 
-use crate::telemetry::redact;
+use crate::telemetry::{TraceParent, redact};
 
 pub use error::Error;
 pub use event::{Counts, Events, Violation};
@@ -422,6 +422,9 @@ fn write<M: Message>(
     })?;
     headers.insert(header::SCHEMA, M::schema());
     headers.insert(header::CONTENT_TYPE, encoding.content_type());
+    if let Some(trace) = TraceParent::current() {
+        headers.insert(header::TRACEPARENT, trace.as_str());
+    }
     Ok((headers, payload))
 }
 

@@ -16,6 +16,7 @@ mod import;
 mod jobs;
 mod keys;
 mod limit;
+mod logs;
 mod measurable;
 mod meta;
 mod modules;
@@ -103,6 +104,7 @@ fn guarded() -> OpenApiRouter<Api> {
         .merge(tiers::routes())
         .merge(agents::routes())
         .merge(modules::routes())
+        .merge(logs::routes())
         .merge(jobs::routes())
         .merge(files::routes())
         .merge(keys::routes())

@@ -9,7 +9,7 @@ mod submit;
 use std::sync::Arc;
 
 use imn_contract::{
-    ErrorCode, Fault, JobId,
+    AgentId, ErrorCode, Fault, JobId, ModuleType,
     latest::{JobState, JobView, ResultStatus, TaskView},
 };
 use imn_runtime::nats::Client;
@@ -54,6 +54,11 @@ impl Desk {
         let open = Open::default();
         let shared = Shared { client, catalog, registry, hub, metrics, streams, open, outbox };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// Open tasks of each agent and type that has any.
+    pub(crate) fn depths(&self) -> Vec<(AgentId, ModuleType, u32)> {
+        self.shared.open.depths()
     }
 
     /// The authoritative state of a job.

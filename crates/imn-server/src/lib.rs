@@ -16,6 +16,7 @@ mod error;
 mod ingest;
 mod jobs;
 mod live;
+mod logs;
 mod metrics;
 mod params;
 mod readiness;

@@ -7,6 +7,7 @@ use imn_domain::{MonitoringState, Target, classify, seeded_tiers};
 use imn_runtime::{
     nats::Client,
     task::{Failure, Shutdown, Stop, Tasks},
+    telemetry,
 };
 use imn_store::{Catalog, CatalogError, Results, RoundQuery, RoundRow};
 use tokio::net::TcpListener;
@@ -22,6 +23,7 @@ use crate::{
     ingest,
     jobs::{self, Desk, Outbox},
     live::Hub,
+    logs::Logs,
     metrics::{Metrics, label},
     readiness::{Part, Readiness},
     registry::{self, Registry},
@@ -121,6 +123,7 @@ impl Server {
             jobs: desk.clone(),
             board,
             live: hub,
+            logs: Logs::new(),
             routing: Routing::default(),
             registry,
             assign: assigner,
@@ -129,6 +132,8 @@ impl Server {
             stop: shutdown.stop(),
         };
 
+        let told = context.clone();
+        telemetry::export_page(move || told.page());
         let mut tasks = Tasks::new();
         let stop = || shutdown.stop();
         tasks.spawn("streams", watch_streams(context.clone(), streams.clone(), stop()));

@@ -143,6 +143,8 @@ pub struct NewJob {
     pub deadline_us: i64,
     /// How often a task may be tried.
     pub max_attempts: u32,
+    /// Where it stands in the trace of whoever submitted it: a header `traceparent`.
+    pub traceparent: Option<String>,
     /// Its tasks: agent and attempt token.
     pub tasks: Vec<(AgentId, String)>,
 }
@@ -166,6 +168,8 @@ pub struct Job {
     pub deadline_us: i64,
     /// How often a task may be tried.
     pub max_attempts: u32,
+    /// Where it stands in the trace of whoever submitted it: a header `traceparent`.
+    pub traceparent: Option<String>,
     /// Its tasks, by agent.
     pub tasks: Vec<TaskRow>,
 }

@@ -78,6 +78,8 @@ conformance!(
     keys_answers_audit_and_settings,
 );
 
+const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
 fn tier(name: &str) -> Tier {
     Tier {
         name: name.into(),
@@ -128,6 +130,7 @@ fn job(id: &str, created_us: i64) -> NewJob {
         created_us,
         deadline_us: created_us + 10,
         max_attempts: 3,
+        traceparent: Some(TRACEPARENT.to_owned()),
         tasks: vec![(agent_id("lon1"), "secret-1".into()), (agent_id("nyc1"), "secret-2".into())],
     }
 }
@@ -367,6 +370,7 @@ async fn jobs_are_submitted_once(catalog: Arc<SqlCatalog>) {
 
     let stored = catalog.job(&first.id).await.unwrap().unwrap();
     assert_eq!((&stored.params, stored.deadline_us, stored.max_attempts), (&first.params, 110, 3));
+    assert_eq!(stored.traceparent.as_deref(), Some(TRACEPARENT));
     assert_eq!(stored.tasks.len(), 2);
     assert_eq!(stored.tasks[0].agent, agent_id("lon1"));
     assert_eq!((stored.tasks[0].state, stored.tasks[0].token.as_str()), (JobState::Queued, "secret-1"));

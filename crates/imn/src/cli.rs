@@ -96,6 +96,24 @@ pub(crate) enum Command {
     },
 }
 
+impl Command {
+    /// Whether it may begin a trace, by a job.
+    pub(crate) fn submits_jobs(&self) -> bool {
+        matches!(
+            self,
+            Self::Ping(_)
+                | Self::Tcp(_)
+                | Self::Dns(_)
+                | Self::Http(_)
+                | Self::Stamp(StampVerb::Send(_))
+                | Self::Trace(_)
+                | Self::Mtr(_)
+                | Self::Measure(_)
+                | Self::Job(_)
+        )
+    }
+}
+
 #[derive(Clone, Debug, Args)]
 pub(crate) struct StateDir {
     /// Directory for everything that is kept [default: the XDG data directory, /var/lib/imn for root].

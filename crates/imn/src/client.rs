@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result};
-use imn_runtime::{config, credential::Credentials, file, nats};
+use imn_runtime::{config, credential::Credentials, file, nats, telemetry::TraceParent};
 use reqwest::{Method, StatusCode, header};
 use serde::Deserialize;
 use serde_json::Value;
@@ -198,6 +198,9 @@ impl Client {
         }
         if let Some(etag) = sent.if_match {
             request = request.header(header::IF_MATCH, etag);
+        }
+        if let Some(trace) = TraceParent::current() {
+            request = request.header(imn_contract::header::TRACEPARENT, trace.as_str());
         }
         request = match sent.body {
             Some(Body::Json(body)) => request.json(&body),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use imn_contract::ErrorCode;
+use imn_runtime::telemetry::{Side, Step, TraceParent};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -13,6 +14,8 @@ use crate::{
     exit::{Code, Exit},
 };
 
+/// Where jobs are submitted.
+const JOBS: &str = "/api/v1/jobs";
 /// Longest time that the server is asked to wait in one request.
 const WAIT: Duration = Duration::from_secs(20);
 /// How long after its deadline a job may still be open before it is given up.
@@ -67,13 +70,24 @@ pub(crate) async fn run(client: &Client, body: Value, deadline: Duration) -> Res
     follow(client, job, end).await
 }
 
+/// Submits a job, in the trace that `TRACEPARENT` of the environment names, if it names one.
 pub(crate) async fn submit(client: &Client, body: &Value, end: Instant) -> Result<Value> {
-    loop {
-        match client.post("/api/v1/jobs", body.clone()).await {
-            Ok(answer) => return Ok(answer.body),
-            Err(failure) => pause(failure, end).await?,
+    let parent = std::env::var("TRACEPARENT").ok().and_then(|text| TraceParent::parse(&text));
+    let step = Step::http(Side::Client, "POST", JOBS, parent);
+    let submitting = async {
+        loop {
+            match client.post(JOBS, body.clone()).await {
+                Ok(answer) => return Ok(answer.body),
+                Err(failure) => pause(failure, end).await?,
+            }
         }
+    };
+    let submitted = step.run(submitting).await;
+    match &submitted {
+        Ok(job) => step.set("imn.job.id", job["job_id"].as_str().unwrap_or_default().to_owned()),
+        Err(_) => step.failed_as("not_submitted"),
     }
+    submitted
 }
 
 pub(crate) async fn follow(client: &Client, mut job: Value, end: Instant) -> Result<Ended> {

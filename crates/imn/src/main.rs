@@ -38,6 +38,11 @@ fn main() -> std::process::ExitCode {
             return exit::Code::from_usage(&error).into();
         }
     };
+    let telemetry = if cli.command.submits_jobs() { role::telemetry_of_command() } else { Ok(None) };
+    let _telemetry = match telemetry {
+        Ok(telemetry) => telemetry,
+        Err(error) => return exit::report(Err(error)),
+    };
     let done = match cli.command {
         Command::Up(args) => up::main(args),
         Command::Server(args) => role::server::main(args),

@@ -42,7 +42,7 @@ const SERVER_DRAIN: Duration = Duration::from_secs(4);
 const NATS_STOP: Duration = Duration::from_secs(2);
 
 pub(crate) fn main(args: UpArgs) -> Result<Code> {
-    role::logging()?;
+    let _telemetry = role::telemetry("imn-up", "up")?;
     // The children die with the thread that starts them, so this one, the main thread, does.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(run(args))

@@ -7,6 +7,7 @@ use std::{
 };
 
 use imn_contract::{InstanceId, JobId};
+use imn_runtime::telemetry::TraceParent;
 use tokio::sync::watch;
 
 /// Tasks known to be terminal that are remembered, so that a late queue message is not begun.
@@ -28,7 +29,7 @@ pub(super) enum Note {
 }
 
 /// What this agent did with a job so far; kept while the job is back in the queue.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Memo {
     /// When its time is over, by the monotonic clock from the first receipt.
     pub(super) deadline: Instant,
@@ -42,6 +43,8 @@ pub(super) struct Memo {
     pub(super) returned: u32,
     /// An instance has reported a verdict of an attempt that this agent did not know of.
     pub(super) reported: bool,
+    /// The step of a trace in which it was last handed out.
+    pub(super) handed_out: Option<TraceParent>,
 }
 
 #[derive(Debug, Default)]
@@ -92,6 +95,7 @@ impl Board {
             counted: !redelivered,
             returned: 0,
             reported: false,
+            handed_out: None,
         };
         let memo = returned.unwrap_or(fresh);
         Some(Following { board: self, job: job.clone(), memo, note, finished: false })
@@ -198,7 +202,7 @@ impl Drop for Following<'_> {
             state.returned.retain(|_, memo| memo.deadline + RETURNED_FOR > now);
         }
         if state.returned.len() < RETURNED_REMEMBERED {
-            let mut memo = self.memo;
+            let mut memo = self.memo.clone();
             memo.reported |= matches!(*self.note.borrow(), Note::Reported(_));
             state.returned.insert(self.job.clone(), memo);
         }

@@ -11,7 +11,11 @@ use imn_contract::{
     latest::{Attempt, AttemptStatus, ModuleControl, ModuleOp, Task},
     subject,
 };
-use imn_runtime::{clock, nats, task::Stop};
+use imn_runtime::{
+    clock, nats,
+    task::Stop,
+    telemetry::{Messaging, Side, Step, TraceParent},
+};
 use tokio::{sync::mpsc, time::Instant};
 
 use super::{
@@ -84,6 +88,14 @@ impl Jobs {
         let redelivered = message.info().is_ok_and(|info| info.delivered > 1);
         let Some(mut following) = self.board.follow(&task.job_id, ttl, redelivered) else { return };
         self.counters.jobs_received(&task.kind);
+        let destination = format!("mmn.jobs.q.{}", task.kind);
+        let step = Messaging {
+            job: Some(task.job_id.as_str()),
+            kind: Some(task.kind.as_str()),
+            agent: Some(self.agent.as_str()),
+            ..Messaging::new("dispatch", Side::Consumer, &destination)
+        };
+        let step = Step::messaging(step, TraceParent::of(message.headers.as_ref()));
         let (sender, reports) = mpsc::channel(REPORTS);
         let work = async {
             let work = Work { jobs: self, task: &task, message, stop, reports: sender };
@@ -104,7 +116,7 @@ impl Jobs {
                 Fate::Undecided => {}
             }
         };
-        tokio::join!(work, self.report_all(reports));
+        Box::pin(step.run(async { tokio::join!(work, self.report_all(reports)) })).await;
     }
 
     /// Publishes reports in order, each until it is acknowledged or too old to matter.
@@ -242,8 +254,29 @@ impl<'a> Work<'a> {
         let mut task = self.task.clone();
         task.attempt = attempt;
         task.ttl_ms = following.left().as_millis() as u64;
-        match self.jobs.dispatcher.dispatch(&self.jobs.roster, &task).await {
+        let offer = Messaging {
+            job: Some(task.job_id.as_str()),
+            kind: Some(task.kind.as_str()),
+            agent: Some(self.jobs.agent.as_str()),
+            attempt: Some(attempt),
+            ..Messaging::new("hand_out", Side::Client, "mmn.jobs.do")
+        };
+        let step = Step::messaging(offer, TraceParent::current());
+        // Another attempt is no part of the one before, but came of it.
+        step.follows(following.memo.handed_out.as_ref());
+        following.memo.handed_out = step.traceparent();
+        let dispatched = step.run(self.jobs.dispatcher.dispatch(&self.jobs.roster, &task)).await;
+        match &dispatched {
+            Dispatch::Accepted(lease) => step.set("imn.instance", lease.instance.to_string()),
+            Dispatch::NoSlot => step.failed_as("no_slot"),
+            Dispatch::Refused(_, fault) => step.failed(fault),
+            Dispatch::Lost => step.failed_as("lost"),
+            Dispatch::Unclear => step.failed_as("unclear"),
+        }
+        drop(step);
+        match dispatched {
             Dispatch::Accepted(lease) => {
+                tracing::debug!(job = %task.job_id, attempt, instance = %lease.instance, "job handed out");
                 following.memo.attempts = attempt;
                 following.memo.returned = 0;
                 self.report(&lease.instance, attempt, AttemptStatus::Running, None).await;

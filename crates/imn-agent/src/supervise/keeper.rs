@@ -190,7 +190,9 @@ impl Keeper {
             supervisor.roster.down(&self.instance, Phase::Down, None);
         }
         supervisor.orphans.release(&self.instance).await;
-        let mut process = Launched::start(spec, &self.instance, &supervisor.log_path(&self.instance))?;
+        let log = supervisor.log_path(&self.instance);
+        let environment = &supervisor.config.environment;
+        let mut process = Launched::start(spec, &self.instance, &log, environment)?;
         // Written down before it can begin: if this agent dies here, the module ends for want of a configuration.
         let record = Record {
             instance: self.instance.clone(),

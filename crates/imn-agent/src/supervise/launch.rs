@@ -20,7 +20,7 @@ use super::{
     catalog::{Limits, Spec},
     record::{INSTANCE_VARIABLE, Record},
 };
-use crate::{Error, Result};
+use crate::{Environment, Error, Result, output::output_file};
 
 /// How long a module may take to read its configuration.
 const CONFIG_WITHIN: Duration = Duration::from_secs(5);
@@ -56,18 +56,25 @@ impl Launched {
 
     /// Starts a process in a group of its own. It waits for its configuration on standard input: until
     /// [`Launched::configure`] it can be dropped, and ends by itself.
-    pub(super) fn start(spec: &Spec, instance: &InstanceId, log: &Path) -> Result<Self> {
+    /// What it writes to its standard error goes to `log`, and `environment` is all that it gets of that.
+    pub(super) fn start(
+        spec: &Spec,
+        instance: &InstanceId,
+        log: &Path,
+        environment: &Environment,
+    ) -> Result<Self> {
         let failed = |source: io::Error| Error::Start { program: spec.program.clone(), source };
-        let out = open_log(log).map_err(failed)?;
-        let errors = out.try_clone().map_err(failed)?;
-        let from = out.metadata().map_err(failed)?.len();
+        let out = open_log(&output_file(log)).map_err(failed)?;
+        let errors = open_log(log).map_err(failed)?;
+        let from = errors.metadata().map_err(failed)?.len();
         let mut command = Command::new(&spec.program);
         command.args(&spec.args).env_clear().env(INSTANCE_VARIABLE, instance.as_str());
-        for name in ["PATH", "RUST_BACKTRACE", "IMN_LOG"] {
+        for name in ["PATH", "RUST_BACKTRACE"] {
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);
             }
         }
+        command.envs(environment.0.iter().map(|(name, value)| (name, value)));
         if let Some(level) = &spec.log_level {
             command.env("IMN_LOG", level);
         }

@@ -88,7 +88,7 @@ async fn readyz(State(api): State<Api>) -> Response {
     responses((status = 200, description = "The figures", body = String, content_type = "application/openmetrics-text")))]
 async fn metrics(State(api): State<Api>, headers: HeaderMap) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
-    let (kind, page) = telemetry::negotiated(accept, api.context.metrics.page());
+    let (kind, page) = telemetry::negotiated(accept, api.context.page());
     ([(header::CONTENT_TYPE, kind)], page).into_response()
 }
 

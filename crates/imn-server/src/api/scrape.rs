@@ -88,7 +88,7 @@ async fn measure(api: &Api, scrape: Scrape, agent: Option<String>) -> Result<Job
         max_attempts: 1,
     };
     let watcher = api.context.live.watch();
-    let reply = api.context.jobs.submit(submit).await?;
+    let reply = api.context.jobs.submit(submit, None).await?;
     let id = reply.job_id.ok_or_else(|| Problem::internal("the job was accepted without an id"))?;
     let job = jobs::ended(api, &id, limit + WAY, watcher).await?;
     let late = || Fault::new(ErrorCode::Deadline, "the job has not ended in time");

@@ -6,6 +6,7 @@ use std::{
 };
 
 use imn_contract::{AgentId, JobId, ModuleType};
+use imn_runtime::telemetry::TraceParent;
 use imn_store::Job;
 
 /// What all tasks of a job share.
@@ -15,6 +16,8 @@ pub(super) struct JobFacts {
     pub(super) target: String,
     pub(super) created_us: i64,
     pub(super) max_attempts: u32,
+    /// Where whoever submitted it stood in a trace.
+    pub(super) trace: Option<TraceParent>,
 }
 
 /// One task that is not terminal.
@@ -45,6 +48,7 @@ impl Open {
             target: job.target.clone(),
             created_us: job.created_us,
             max_attempts: job.max_attempts,
+            trace: job.traceparent.as_deref().and_then(TraceParent::parse),
         });
         let mut state = self.state();
         for task in job.tasks.iter().filter(|task| !task.state.is_terminal()) {
@@ -84,6 +88,12 @@ impl Open {
     /// Open tasks of an agent and type.
     pub(super) fn depth(&self, agent: &AgentId, kind: &ModuleType) -> u32 {
         self.state().depth.get(&(agent.clone(), kind.clone())).copied().unwrap_or(0)
+    }
+
+    /// Open tasks of each agent and type that has any.
+    pub(super) fn depths(&self) -> Vec<(AgentId, ModuleType, u32)> {
+        let state = self.state();
+        state.depth.iter().map(|((agent, kind), depth)| (agent.clone(), kind.clone(), *depth)).collect()
     }
 
     /// Open tasks in all.

@@ -7,7 +7,7 @@ use imn_contract::{
     latest::{JobRequest, JobView, Submit, SubmitReply},
     subject,
 };
-use imn_runtime::{nats, task::Stop};
+use imn_runtime::{nats, task::Stop, telemetry::TraceParent};
 
 use super::Desk;
 use crate::metrics::label;
@@ -37,7 +37,7 @@ impl Desk {
 
     async fn on_submit(self, request: Raw) {
         let answer = match nats::decode::<Submit>(&request) {
-            Ok(submit) => self.submit(submit).await,
+            Ok(submit) => self.submit(submit, TraceParent::of(request.headers.as_ref())).await,
             Err(fault) => Err(self.garbage("submit", fault)),
         };
         let sent = match answer {

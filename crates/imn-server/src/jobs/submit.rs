@@ -8,6 +8,7 @@ use imn_contract::{
     subject,
 };
 use imn_domain::{Candidate, Liveness, check_submit, select};
+use imn_runtime::telemetry::{Messaging, Side, Step, TraceParent};
 use imn_store::{CatalogError, Job, NewJob, TaskRow};
 use sha2::{Digest, Sha256};
 
@@ -30,19 +31,30 @@ struct Offer {
 
 impl Desk {
     /// Takes a job in: checks it, chooses its agents, and makes it durable. Its tasks are then queued by themselves.
+    /// `parent` is where whoever submits it stands in a trace.
     ///
     /// # Errors
     /// 400 with the field at fault, 404 `no_vantage` and `no_module`, 409 for an id used with another body, 429 when
     /// the work ahead exceeds the deadline, 503 when catalog or NATS fail.
-    pub(crate) async fn submit(&self, submit: Submit) -> Result<SubmitReply, Fault> {
-        let answer = self.accept(submit).await;
+    pub(crate) async fn submit(
+        &self,
+        submit: Submit,
+        parent: Option<TraceParent>,
+    ) -> Result<SubmitReply, Fault> {
+        let step = Step::messaging(Messaging::new("submit", Side::Server, subject::SUBMIT), parent);
+        step.set("imn.type", submit.kind.clone());
+        let answer = step.run(self.accept(submit, step.traceparent())).await;
+        if let Ok(SubmitReply { job_id: Some(job), .. }) = &answer {
+            step.set("imn.job.id", job.to_string());
+        }
         if let Err(fault) = &answer {
+            step.failed(fault);
             self.shared.metrics.refused.get_or_create(&label("code", fault.code.to_string())).inc();
         }
         answer
     }
 
-    async fn accept(&self, submit: Submit) -> Result<SubmitReply, Fault> {
+    async fn accept(&self, submit: Submit, trace: Option<TraceParent>) -> Result<SubmitReply, Fault> {
         let shared = &self.shared;
         let kind = check_submit(&submit)?;
         let body_hash = body_hash(&submit)?;
@@ -75,11 +87,13 @@ impl Desk {
             created_us: now,
             deadline_us: now.saturating_add((submit.deadline_ms as i64).saturating_mul(1000)),
             max_attempts: submit.max_attempts,
+            traceparent: trace.map(|trace| trace.to_string()),
             tasks: agents.iter().map(|agent| (agent.clone(), token())).collect(),
         };
         match shared.catalog.create_job(&job).await {
             Ok(true) => {
                 let job = accepted(job);
+                tracing::debug!(job = %job.id, kind = %job.kind, target = job.target, "job accepted");
                 shared.open.add(&job);
                 self.count_open();
                 shared.outbox.queue(&job);
@@ -187,6 +201,7 @@ fn accepted(job: NewJob) -> Job {
         created_us: job.created_us,
         deadline_us: job.deadline_us,
         max_attempts: job.max_attempts,
+        traceparent: job.traceparent,
     }
 }
 

@@ -6,7 +6,7 @@ use async_nats::{Message as Raw, Subscriber};
 use futures::StreamExt;
 use imn_contract::{
     AgentId, Fault, Message, ModuleType,
-    latest::{Announce, Health, Heartbeat},
+    latest::{Announce, Health, Heartbeat, ModuleLog},
     subject,
 };
 use imn_domain::Liveness;
@@ -22,11 +22,12 @@ pub(crate) async fn listen(context: Context, streams: Streams, stop: Stop) -> na
     let heartbeats = client.subscribe(subject::HEARTBEAT_ALL).await?;
     let announcements = client.subscribe(subject::ANNOUNCE).await?;
     let health = client.subscribe(subject::HEALTH_ALL).await?;
+    let logs = client.subscribe(subject::MODULE_LOG_ALL).await?;
     let until = |subscriber: Subscriber| {
         let stop = stop.clone();
         subscriber.take_until(Box::pin(async move { stop.requested().await }))
     };
-    let (announced, ailing) = (context.clone(), context.clone());
+    let (announced, ailing, writing) = (context.clone(), context.clone(), context.clone());
     tokio::join!(
         until(heartbeats).for_each(move |message| on_heartbeat(context.clone(), streams.clone(), message)),
         until(announcements).for_each(move |message| {
@@ -35,6 +36,10 @@ pub(crate) async fn listen(context: Context, streams: Streams, stop: Stop) -> na
         }),
         until(health).for_each(move |message| {
             on_health(&ailing, &message);
+            std::future::ready(())
+        }),
+        until(logs).for_each(move |message| {
+            on_log(&writing, &message);
             std::future::ready(())
         }),
     );
@@ -51,6 +56,14 @@ fn on_health(context: &Context, message: &Raw) {
     let fits = |health: &Health| subject::last_token(&message.subject) == health.instance.as_str();
     if let Some(health) = read::<Health>(context, message, fits) {
         context.registry.health(health, now_us());
+    }
+}
+
+fn on_log(context: &Context, message: &Raw) {
+    let fits =
+        |line: &ModuleLog| subject::module_log(&line.agent, &line.instance) == message.subject.as_str();
+    if let Some(line) = read::<ModuleLog>(context, message, fits) {
+        context.logs.put(line);
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
 pub(super) use queue::Queue;
 
 const SELECT_JOB: &str =
-    "SELECT id, type, target, params, body_hash, created_us, deadline_us, max_attempts FROM job";
+    "SELECT id, type, target, params, body_hash, created_us, deadline_us, max_attempts, traceparent FROM job";
 const SELECT_TASK: &str = "SELECT task.job, task.agent, task.state, task.attempts, task.instance, task.token, \
                            task.queued, task.result, task.published, task.updated_us FROM task";
 
@@ -100,8 +100,8 @@ pub(super) async fn prune(database: &Database, before_us: i64) -> Result<u64, Ca
 async fn create(tx: &mut Tx, job: &NewJob) -> Result<Result<bool, CatalogError>, CatalogError> {
     let added = tx
         .execute(
-            "INSERT INTO job (id, type, target, params, body_hash, created_us, deadline_us, max_attempts) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING",
+            "INSERT INTO job (id, type, target, params, body_hash, created_us, deadline_us, max_attempts, \
+             traceparent) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING",
             args![
                 job.id.as_str(),
                 job.kind.as_str(),
@@ -111,6 +111,7 @@ async fn create(tx: &mut Tx, job: &NewJob) -> Result<Result<bool, CatalogError>,
                 job.created_us,
                 job.deadline_us,
                 job.max_attempts,
+                job.traceparent.clone(),
             ],
         )
         .await?;
@@ -170,6 +171,7 @@ fn job_from_row(row: &Row) -> Result<Job, CatalogError> {
         created_us: columns.int()?,
         deadline_us: columns.int()?,
         max_attempts: columns.int()? as u32,
+        traceparent: columns.optional_text()?,
         tasks: Vec::new(),
     })
 }

@@ -372,6 +372,20 @@ pub(crate) enum ModuleVerb {
         #[command(flatten)]
         common: Common,
     },
+    /// Show what a type's processes have written to their standard output and error.
+    Logs {
+        /// The type, or one instance.
+        #[arg(value_name = "TYPE|INSTANCE")]
+        of: String,
+        /// Go on with what they write, until Ctrl-C.
+        #[arg(long, short)]
+        follow: bool,
+        /// Lines of before at most.
+        #[arg(long, short = 'n', default_value_t = 100)]
+        lines: usize,
+        #[command(flatten)]
+        common: Common,
+    },
     /// Try whether a program keeps the contract of a module, on a private NATS.
     Check(CheckArgs),
     /// Drain a type's instances and keep them down.

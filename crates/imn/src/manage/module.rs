@@ -1,4 +1,6 @@
-//! `imn module list|enable|disable|scale|set|check`.
+//! `imn module list|enable|disable|scale|set|logs|check`.
+
+mod logs;
 
 use std::{
     io::{self, Write},
@@ -62,6 +64,7 @@ async fn run(verb: ModuleVerb) -> Result<Code> {
             show_list(&watched, COLUMNS, async |client| Ok(client.whole("/api/v1/modules", &query).await?))
                 .await
         }
+        ModuleVerb::Logs { of, follow, lines, common } => logs::run(&of, lines, follow, &common).await,
         ModuleVerb::Check(args) => check(args).await,
         ModuleVerb::Enable { kind, agent, common } => {
             order(Method::POST, "enable", &kind, None, agent, &common).await

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use imn_agent::{Agent, Config, Identity, ModuleCredentials, Scraping};
-use imn_contract::latest::Outcome;
+use imn_contract::{AgentId, latest::Outcome};
 use imn_runtime::task::Signals;
 use imn_sink::format::{Row, probe_page};
 
@@ -13,19 +13,20 @@ use crate::{
 };
 
 pub(crate) fn main(args: AgentArgs) -> Result<Code> {
-    super::logging()?;
+    let id = args.id().map_err(|error| Exit::usage(format!("--name: {error}; or give an --id")))?;
+    let _telemetry = super::telemetry("imn-agent", id.as_str())?;
     super::follow_parent(args.supervised_by)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(run(args))
+    runtime.block_on(run(args, id))
 }
 
-async fn run(args: AgentArgs) -> Result<Code> {
+async fn run(args: AgentArgs, id: AgentId) -> Result<Code> {
     let mut signals = Signals::listen()?;
     let state = super::state_dir(&args.state)?;
-    let id = args.id().map_err(|error| Exit::usage(format!("--name: {error}; or give an --id")))?;
     let nats = super::connection(&args.nats, &format!("agent {id}"))?;
     let program = std::env::current_exe().context("find the program of this process")?;
     let mut config = Config::new(id, nats, &state, program);
+    config.environment = super::environment()?;
     config.identity = Identity {
         name: args.name.clone(),
         region: args.region.clone(),

@@ -5,7 +5,6 @@ use anyhow::Result;
 use crate::{cli::ModuleArgs, exit::Code};
 
 pub(crate) fn main(args: &ModuleArgs) -> Result<Code> {
-    super::logging()?;
     imn_module::run_builtin(imn_contract::canonical_type(&args.kind))?;
     Ok(Code::Ok)
 }
