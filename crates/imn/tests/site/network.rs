@@ -74,6 +74,8 @@ pub(crate) struct Network {
     port: u16,
     /// Further arguments of `imn up`.
     args: Vec<String>,
+    /// Further variables of all its programs.
+    variables: Vec<(String, String)>,
     up: Option<Process>,
 }
 
@@ -85,10 +87,21 @@ impl Network {
 
     /// The same with further arguments.
     pub(crate) fn start_with(args: &[&str]) -> Self {
+        Self::begin(args, &[])
+    }
+
+    /// The same with these variables in the environment of all its programs.
+    pub(crate) fn start_in(variables: &[(&str, &str)]) -> Self {
+        Self::begin(&[], variables)
+    }
+
+    fn begin(args: &[&str], variables: &[(&str, &str)]) -> Self {
         let lab = Lab::from_toml(ONE_HOST).unwrap();
         let state = tempfile::Builder::new().prefix("imn-site-").tempdir().unwrap();
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
-        let mut network = Self { lab, state, port: 8080, args, up: None };
+        let variables =
+            variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let mut network = Self { lab, state, port: 8080, args, variables, up: None };
         network.up();
         network
     }
@@ -106,7 +119,9 @@ impl Network {
 
     /// Our program within the namespace, with this state directory.
     pub(crate) fn program(&self) -> Program {
-        self.node().program(program()).env("IMN_STATE_DIR", self.state()).env("IMN_LOG", "info")
+        let program =
+            self.node().program(program()).env("IMN_STATE_DIR", self.state()).env("IMN_LOG", "info");
+        self.variables.iter().fold(program, |program, (name, value)| program.env(name, value))
     }
 
     pub(crate) fn node(&self) -> &Node {
