@@ -7,6 +7,7 @@ mod ceiling;
 mod dns;
 mod http;
 mod icmp;
+mod jobs;
 mod rtt;
 mod sys;
 mod trace;
@@ -39,6 +40,8 @@ enum What {
     Dns,
     /// CPU time and latency per request of our engine, of curl and of blackbox_exporter, over loopback.
     Http,
+    /// Latency, rate and CPU time of echo jobs through a whole network, of a request and reply, and of a durable queue.
+    Jobs,
 }
 
 fn main() -> Result<()> {
@@ -49,5 +52,6 @@ fn main() -> Result<()> {
         What::Trace => trace::compare(),
         What::Dns => dns::compare(),
         What::Http => http::compare(),
+        What::Jobs => jobs::compare(&cli.program),
     }
 }

@@ -24,6 +24,8 @@ pub(crate) enum What {
     Dns,
     /// CPU time and latency per request, beside curl and blackbox_exporter.
     Http,
+    /// Latency, rate and CPU time of jobs through a whole network, beside NATS alone.
+    Jobs,
 }
 
 pub(crate) fn bench(what: What) -> Result<()> {

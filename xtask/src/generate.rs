@@ -46,7 +46,11 @@ pub(crate) fn check(program: &Path) -> Result<()> {
 fn generated(program: &Path) -> Result<BTreeMap<PathBuf, String>> {
     let openapi = output(Command::new(program).args(["docs", "openapi"]))?;
     let schemas = output(Command::new(program).args(["docs", "schemas"]))?;
-    let mut files = BTreeMap::from([(PathBuf::from("openapi/v1.json"), String::from_utf8(openapi)?)]);
+    let asyncapi = output(Command::new(program).args(["docs", "asyncapi"]))?;
+    let mut files = BTreeMap::from([
+        (PathBuf::from("openapi/v1.json"), String::from_utf8(openapi)?),
+        (PathBuf::from("schemas/asyncapi.yaml"), String::from_utf8(asyncapi)?),
+    ]);
     let schemas: BTreeMap<String, serde_json::Value> = serde_json::from_slice(&schemas)?;
     for (name, schema) in schemas {
         files.insert(PathBuf::from("schemas").join(name), serde_json::to_string_pretty(&schema)? + "\n");

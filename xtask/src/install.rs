@@ -63,7 +63,7 @@ const NGINX: Package = Package { name: "nginx-light", tells: &["/usr/sbin/nginx"
 const MTR: Package = Package { name: "mtr-tiny", tells: &["/usr/bin/mtr"] };
 
 /// What other programs the tests run, by their PyPI names: a client of the wire, readers of our files, makers of
-/// packets, a reader of Atlas results.
+/// packets, readers of Atlas results and of AsyncAPI documents, a collector of telemetry.
 const PYTHON: &[&str] = &[
     "nats-py==2.11.0",
     "nkeys==0.2.1",
@@ -71,6 +71,8 @@ const PYTHON: &[&str] = &[
     "scapy==2.6.1",
     "ripe.atlas.sagan==2.0.1",
     "cryptography==43.0.3",
+    "asyncapi3==0.0.2",
+    "rotel==0.0.1a15",
 ];
 
 /// What `imn up` needs.

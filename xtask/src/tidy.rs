@@ -57,9 +57,13 @@ fn sizes() -> Result<()> {
 }
 
 fn dependencies() -> Result<()> {
-    let metadata = output(cargo().args(["metadata", "--format-version", "1", "--locked"]))?;
-    let metadata = serde_json::from_slice(&metadata).context("read cargo metadata")?;
     let rules = std::fs::read_to_string(root().join("deny.toml")).context("read deny.toml")?;
+    let mut metadata = cargo();
+    metadata.args(["metadata", "--format-version", "1", "--locked"]);
+    for target in dependency::targets(&rules)? {
+        metadata.args(["--filter-platform", &target]);
+    }
+    let metadata = serde_json::from_slice(&output(&mut metadata)?).context("read cargo metadata")?;
     let forbidden = dependency::forbidden(&rules, &metadata)?;
     if forbidden.is_empty() { Ok(()) } else { bail!("{}", forbidden.join("; ")) }
 }

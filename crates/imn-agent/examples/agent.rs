@@ -1,9 +1,9 @@
 //! An agent alone, without built-in modules: `agent ID NATS_URL STATE_DIR [CREDS_DIR]`. Its modules are those of
-//! `STATE_DIR/modules.d`, its credentials `CREDS_DIR/agent.creds`, theirs `CREDS_DIR/{instance}.creds`.
+//! `STATE_DIR/modules.d`, replaced within seconds; its credentials `CREDS_DIR/agent.creds`, theirs `CREDS_DIR/{instance}.creds`.
 
 use std::{error::Error, path::Path, time::Duration};
 
-use imn_agent::{Agent, Config, ModuleCredentials};
+use imn_agent::{Agent, Config, Hang, ModuleCredentials};
 use imn_contract::AgentId;
 use imn_runtime::{credential::Credentials, nats, task};
 
@@ -26,6 +26,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     config.credentials = credentials;
     config.built_ins.clear();
     config.restart.window = Duration::from_secs(20);
+    config.rollout.least = Duration::from_millis(300);
+    config.rollout.most = Duration::from_secs(2);
+    config.hang = Hang { margin: Duration::from_secs(1), stalled: Duration::from_secs(2) };
     let shutdown = task::Shutdown::new();
     let mut signals = task::Signals::listen()?;
     let stop = shutdown.stop();

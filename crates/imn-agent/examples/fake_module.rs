@@ -1,10 +1,21 @@
 //! A third-party module written over async-nats and the contract alone: what the agent's tests supervise.
 //!
 //! Its outcome is `{"pid", "attempt"}`. Parameters: `delay_ms`; `mode`: `exit` (the process ends), `exit_once` (only on
-//! the first attempt), `fail`; `refuse`: the job is refused. Configuration: `exit_at_start`. It ends when its log's
+//! the first attempt), `fail`; `refuse`: the job is refused; `deaf`: it heeds no cancellation. Configuration:
+//! `exit_at_start`; `exit_at_job`; `stall`: it tells of rounds that fall due and never makes one. It ends when its log's
 //! directory is gone, so that no test leaves one behind.
 
-use std::{collections::HashMap, error::Error, io::Read, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    error::Error,
+    io::Read,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use async_nats::{Client, HeaderMap, Message, jetstream};
 use futures::StreamExt;
@@ -34,6 +45,8 @@ struct Fake {
     slots: u32,
     epoch: u64,
     jobs: Mutex<HashMap<JobId, AbortHandle>>,
+    deaf: Mutex<HashSet<JobId>>,
+    beats: AtomicU64,
 }
 
 #[tokio::main]
@@ -55,7 +68,15 @@ async fn main() -> Result<(), Failure> {
         .await?;
     let epoch = u64::from(std::process::id());
     let slots = config.slots.unwrap_or(SLOTS);
-    let fake = Arc::new(Fake { config, client, slots, epoch, jobs: Mutex::default() });
+    let fake = Arc::new(Fake {
+        config,
+        client,
+        slots,
+        epoch,
+        jobs: Mutex::default(),
+        deaf: Mutex::default(),
+        beats: AtomicU64::new(0),
+    });
     fake.run().await
 }
 
@@ -113,6 +134,9 @@ impl Fake {
         let reply = TaskReply { v: 1, accepted, instance, attempt: Some(task.attempt), error: fault };
         if accepted {
             let (job, this) = (task.job_id.clone(), Arc::clone(self));
+            if task.params.contains_key("deaf") {
+                self.deaf.lock().await.insert(job.clone());
+            }
             jobs.insert(job, running.spawn(async move { this.work(task).await }));
         }
         drop(jobs);
@@ -127,7 +151,10 @@ impl Fake {
         if let Some(delay) = task.params.get("delay_ms").and_then(serde_json::Value::as_u64) {
             tokio::time::sleep(Duration::from_millis(delay)).await;
         }
-        if text("mode") == "exit" || (text("mode") == "exit_once" && task.attempt == 1) {
+        if self.config.config.contains_key("exit_at_job")
+            || text("mode") == "exit"
+            || (text("mode") == "exit_once" && task.attempt == 1)
+        {
             std::process::exit(3);
         }
         let failed = text("mode") == "fail";
@@ -169,7 +196,10 @@ impl Fake {
         let mut jobs = self.jobs.lock().await;
         let ok = match &control.op {
             ModuleOp::Has { job_id } => jobs.contains_key(job_id),
-            ModuleOp::Cancel { job_id } => jobs.remove(job_id).map(|job| job.abort()).is_some(),
+            ModuleOp::Cancel { job_id } => {
+                let deaf = self.deaf.lock().await.contains(job_id);
+                !deaf && jobs.remove(job_id).map(|job| job.abort()).is_some()
+            }
             _ => false,
         };
         drop(jobs);
@@ -205,6 +235,7 @@ impl Fake {
 
     async fn health(&self) -> Health {
         let ModuleConfig { agent, kind, instance, .. } = self.config.clone();
+        let beats = self.beats.fetch_add(1, Relaxed);
         Health {
             v: 1,
             instance,
@@ -220,8 +251,9 @@ impl Fake {
             done: 0,
             errors: 0,
             circuits_open: 0,
-            rounds_due: 0,
+            rounds_due: if self.config.config.contains_key("stall") { beats } else { 0 },
             rounds_done: 0,
+            rounds_skipped: 0,
             late_p99_us: 0,
             seq: 1,
             epoch: self.epoch,

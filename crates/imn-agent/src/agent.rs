@@ -6,6 +6,7 @@ use imn_runtime::{
     file::StateLock,
     nats::Client,
     task::{Failure, Shutdown, Stop, Tasks},
+    telemetry,
 };
 use tokio::sync::watch;
 
@@ -17,10 +18,13 @@ use crate::{
     job::Jobs,
     listen::Listener,
     metrics::Counters,
+    output::Outputs,
+    registry::Registry,
+    renew::Renewer,
     roster::Roster,
     scrape::Scraper,
     simple::Simple,
-    supervise::{Ending, Supervisor},
+    supervise::{Ending, LOGS, Supervisor},
 };
 
 /// Modules have seven seconds to drain; a little more to be killed.
@@ -64,6 +68,8 @@ impl Agent {
         let address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let client = Client::connect(&config.nats).await?;
         let counters = Arc::new(Counters::default());
+        // Before anything is run: what is not as it was verified is taken out.
+        let registry = Registry::open(&config, client.clone(), Arc::clone(&counters))?.map(Arc::new);
         let roster = Arc::new(Roster::new(config.id.clone()));
         let supervisor = Arc::new(Supervisor::open(&config, Arc::clone(&roster), client.clone())?);
         let assignments = Arc::new(Assignments::new(&config, client.clone(), Arc::clone(&roster))?);
@@ -85,8 +91,16 @@ impl Agent {
             Arc::clone(&roster),
             Arc::clone(&assignments),
             Arc::clone(&supervisor),
+            registry.clone(),
         ));
 
+        let logs = config.state_dir.join(LOGS);
+        let outputs = Outputs::new(config.id.clone(), client.clone(), Arc::clone(&roster), logs);
+        let told = (Arc::clone(&counters), Arc::clone(&heart), client.clone(), Arc::clone(&jobs));
+        telemetry::export_page(move || {
+            let (counters, heart, client, jobs) = &told;
+            counters.page(&heart.beat(), client.events().is_connected(), jobs.followed())
+        });
         let (voice_ends, work_ends) = (Shutdown::new(), Shutdown::new());
         let (mut voice, mut work, mut supervision) = (Tasks::new(), Tasks::new(), Tasks::new());
         let (ending, end) = watch::channel(None);
@@ -97,10 +111,19 @@ impl Agent {
             jobs: Arc::clone(&jobs),
             assignments: Arc::clone(&assignments),
             supervisor: Arc::clone(&supervisor),
+            registry: registry.clone(),
             heart: Arc::clone(&heart),
             credentials: config.credentials.clone(),
         };
         voice.spawn("listener", ear.run(voice_ends.stop()));
+        let renewer = Renewer {
+            agent: config.id.clone(),
+            client: client.clone(),
+            supervisor: Arc::clone(&supervisor),
+            renewal: config.renewal.clone(),
+        };
+        voice.spawn("renewer", renewer.run(voice_ends.stop()));
+        voice.spawn("output", outputs.run(voice_ends.stop()));
         voice.spawn("heartbeat", Arc::clone(&heart).run(voice_ends.stop()));
         if let Some(listener) = listener {
             let desk = Arc::new(Desk {
@@ -115,10 +138,13 @@ impl Agent {
             });
             voice.spawn("http", http::serve(listener, desk, voice_ends.stop()));
         }
-        work.spawn("jobs", jobs.run(work_ends.stop()));
+        work.spawn("jobs", Arc::clone(&jobs).run(Arc::clone(&supervisor), work_ends.stop()));
         work.spawn("simple", simple.run(work_ends.stop()));
         work.spawn("assignments", assignments.run(Arc::clone(&supervisor), work_ends.stop()));
-        supervision.spawn("supervisor", supervisor.run(end));
+        if let Some(registry) = registry {
+            work.spawn("registry", registry.run(work_ends.stop()));
+        }
+        supervision.spawn("supervisor", supervisor.run(jobs, end));
         tracing::info!(agent = %config.id, listen = ?address, "agent started");
         Ok(Self {
             config,

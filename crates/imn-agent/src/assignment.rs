@@ -253,6 +253,9 @@ impl Assignments {
         for assignment in held.shards.values().flatten() {
             by_type.entry(&assignment.kind).or_default().push(assignment);
         }
+        for (kind, work) in &by_type {
+            self.roster.rounds_take(kind, work.iter().map(|one| longest(one)).max().unwrap_or_default());
+        }
         let targets: u64 = held.shards.values().map(|shard| shard.len() as u64).sum();
         let mut files: Vec<(i64, InstanceId, Vec<Assignment>)> = Vec::new();
         for (kind, instances) in &members {
@@ -308,6 +311,12 @@ impl Assignments {
         let hash = xxh3_64(&serde_json::to_vec(&content.assignments).unwrap_or_default());
         Some(Written { generation: content.generation, hash, assignments: content.assignments.len() })
     }
+}
+
+/// How long a round may take: packets a second apart, what they wait for, and the same once more to confirm a loss.
+fn longest(assignment: &Assignment) -> Duration {
+    let (timeout, count) = (assignment.timeout_ms, u64::from(assignment.count));
+    Duration::from_millis(timeout.saturating_add(count.saturating_mul(1_000)).saturating_mul(2))
 }
 
 fn mark(meta: &AssignmentMeta) -> AssignmentMark {

@@ -1,12 +1,14 @@
 //! What an agent is told when it starts.
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap, ffi::OsString, fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration,
+};
 
 use imn_contract::{AgentId, InstanceId, ModuleType};
-use imn_runtime::nats;
+use imn_runtime::{nats, telemetry};
 use serde_json::{Map, Value};
 
-use crate::scrape::Scraping;
+use crate::{renew::Renewal, scrape::Scraping};
 
 /// Where in the state directory the secrets of STAMP sessions are.
 const STAMP_KEYS: &str = "stamp-keys";
@@ -97,6 +99,56 @@ impl Default for Restart {
     }
 }
 
+/// How a module type is replaced by another version of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rollout {
+    /// How much of the jobs the new version gets, in percent, one wave after the other.
+    pub waves: Vec<u32>,
+    /// How long an instance of the new version may take to be ready.
+    pub ready: Duration,
+    /// How long its self-test may take.
+    pub test: Duration,
+    /// How long a wave lasts at least.
+    pub least: Duration,
+    /// How long a wave lasts at most, where too few jobs came to judge by.
+    pub most: Duration,
+    /// Jobs of the new version that are enough to judge a wave by.
+    pub jobs: u64,
+    /// How long an instance may finish the jobs that it has before it is told to drain.
+    pub finish: Duration,
+}
+
+impl Default for Rollout {
+    /// 5, 25 and 100 % for 3 to 10 s each, judged by 20 jobs.
+    fn default() -> Self {
+        Self {
+            waves: vec![5, 25, 100],
+            ready: Duration::from_secs(20),
+            test: Duration::from_secs(10),
+            least: Duration::from_secs(3),
+            most: Duration::from_secs(10),
+            jobs: 20,
+            finish: Duration::from_secs(30),
+        }
+    }
+}
+
+/// When an instance counts as hung, whatever it says of itself; it is then killed and started again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hang {
+    /// How long it may keep a job that should have ended.
+    pub margin: Duration,
+    /// How long rounds may fall due without any being made, beyond the time that the longest takes.
+    pub stalled: Duration,
+}
+
+impl Default for Hang {
+    /// 5 s, and two minutes.
+    fn default() -> Self {
+        Self { margin: Duration::from_secs(5), stalled: Duration::from_mins(2) }
+    }
+}
+
 type Lookup = dyn Fn(&ModuleType, &InstanceId) -> Option<String> + Send + Sync;
 
 /// Where the credentials of module instances come from.
@@ -115,8 +167,8 @@ impl ModuleCredentials {
         Self { lookup: Arc::new(|_, _| None), keep: None, place: String::new(), required: false }
     }
 
-    /// The file `{instance}.creds` in a directory, read at each start of the instance. For one that is not there the agent
-    /// makes a key, asks the server to vouch for it, and writes the file.
+    /// The file `{instance}.creds` in a directory, read at each start of the instance. For one that is not there, or is
+    /// unreadable, the agent makes a key, asks the server to vouch for it, and writes the file; it is renewed in time.
     pub fn directory(directory: impl Into<PathBuf>) -> Self {
         let directory = directory.into();
         let place = format!("; {{instance}}.creds is looked for in {}", directory.display());
@@ -162,6 +214,16 @@ impl fmt::Debug for ModuleCredentials {
     }
 }
 
+/// Variables of the environment. They may hold secrets: of their values nothing is shown.
+#[derive(Clone, Default)]
+pub struct Environment(pub Vec<(OsString, OsString)>);
+
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|(name, _)| name)).finish()
+    }
+}
+
 /// How an agent is to run.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -171,15 +233,19 @@ pub struct Config {
     pub identity: Identity,
     /// Its connection; modules get the URL, and credentials of their own.
     pub nats: nats::Config,
-    /// Directory for everything that it keeps: `instances.json`, `assignments/`, `spool/`, `log/`,
-    /// and, written by people, `stamp-keys/`.
+    /// Directory for everything that it keeps: `instances.json`, `artifacts/`, `assignments/`, `spool/`,
+    /// `log/` and, written by people, `stamp-keys/`.
     pub state_dir: PathBuf,
     /// Directory of third-party modules, watched; need not exist.
     pub modules_dir: PathBuf,
+    /// Public key of the network's registry, whose modules are to be fetched and run; absent: it is not followed.
+    pub registry_key: Option<String>,
     /// The program that has the built-in modules.
     pub program: PathBuf,
     /// Built-in modules to run.
     pub built_ins: Vec<BuiltIn>,
+    /// How its own credentials are renewed; absent: they are not.
+    pub renewal: Option<Renewal>,
     /// Where modules get their credentials.
     pub credentials: ModuleCredentials,
     /// Where its own listener is; absent: there is none.
@@ -188,8 +254,14 @@ pub struct Config {
     pub api_key: Option<String>,
     /// How `/probe` of the listener answers; absent: there is no such path.
     pub scraping: Option<Scraping>,
+    /// What modules get of the environment, beside `PATH`: how they log, and where they export it.
+    pub environment: Environment,
     /// When a module that ended is started again.
     pub restart: Restart,
+    /// How a module type is replaced by another version of itself.
+    pub rollout: Rollout,
+    /// When an instance counts as hung.
+    pub hang: Hang,
     /// Leave the modules running at the end, for the next agent to adopt: for upgrades.
     pub keep_modules: bool,
 }
@@ -216,15 +288,24 @@ impl Config {
             identity: Identity::default(),
             nats,
             modules_dir: state_dir.join("modules.d"),
+            registry_key: None,
             state_dir,
             program: program.into(),
             built_ins,
+            renewal: None,
             credentials: ModuleCredentials::none(),
             listen: None,
             api_key: None,
             scraping: None,
+            environment: Environment(telemetry::handed_on()),
             restart: Restart::default(),
+            rollout: Rollout::default(),
+            hang: Hang::default(),
             keep_modules: false,
         }
+    }
+    /// Where the executables from the registry are.
+    pub(crate) fn registry_dir(&self) -> PathBuf {
+        self.state_dir.join("registry.d")
     }
 }

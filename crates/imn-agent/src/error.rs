@@ -55,6 +55,14 @@ pub enum Error {
         /// Why not.
         message: String,
     },
+    /// There is no room for what a module keeps.
+    #[error("start {instance}: {source}")]
+    NoSpace {
+        /// The instance.
+        instance: String,
+        /// How much there is.
+        source: imn_runtime::file::Error,
+    },
     /// A module's credentials are no credentials.
     #[error("start {instance}: its credentials are unreadable: {message}")]
     UnfitCredentials {

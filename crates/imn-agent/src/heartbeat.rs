@@ -11,18 +11,22 @@ use std::{
 
 use imn_contract::{
     InstanceId,
-    latest::{AgentStatus, Heartbeat, ModuleState},
+    latest::{AgentStatus, Heartbeat, ModuleState, ModuleSummary, Roll},
     subject,
 };
 use imn_runtime::{clock, nats::Client, process, task::Stop};
 
-use crate::{Config, assignment::Assignments, roster::Roster, supervise::Supervisor};
+use crate::{Config, assignment::Assignments, registry::Registry, roster::Roster, supervise::Supervisor};
 
 const EVERY: Duration = Duration::from_secs(2);
 /// A change waits this long for others to come with it.
 const SETTLE: Duration = Duration::from_millis(100);
 /// Rounds per second are told over this time.
 const RATE_OVER: Duration = Duration::from_secs(10);
+
+/// Problems told at once, and characters of each: a heartbeat stays small.
+const MOST_PROBLEMS: usize = 32;
+const LONGEST_PROBLEM: usize = 400;
 
 /// Makes heartbeats.
 #[derive(Debug)]
@@ -32,6 +36,7 @@ pub(crate) struct Heart {
     roster: Arc<Roster>,
     assignments: Arc<Assignments>,
     supervisor: Arc<Supervisor>,
+    registry: Option<Arc<Registry>>,
     started: Instant,
     draining: AtomicBool,
     measured: Mutex<Measured>,
@@ -55,6 +60,7 @@ impl Heart {
         roster: Arc<Roster>,
         assignments: Arc<Assignments>,
         supervisor: Arc<Supervisor>,
+        registry: Option<Arc<Registry>>,
     ) -> Self {
         Self {
             config: config.clone(),
@@ -62,6 +68,7 @@ impl Heart {
             roster,
             assignments,
             supervisor,
+            registry,
             started: Instant::now(),
             draining: AtomicBool::new(false),
             measured: Mutex::default(),
@@ -73,7 +80,7 @@ impl Heart {
         let mut ticks = tokio::time::interval(EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let (mut connected, mut roster) = (self.client.events().connected(), self.roster.changes());
-        let mut told = Vec::new();
+        let mut told = (Vec::new(), Vec::new());
         loop {
             tokio::select! {
                 () = stop.requested() => return,
@@ -84,7 +91,7 @@ impl Heart {
                 Ok(()) = connected.changed() => {}
                 Ok(()) = roster.changed() => {
                     // What changes together is told together.
-                    if self.states() == told || stop.sleep(SETTLE).await {
+                    if self.states() == told || !stop.sleep(SETTLE).await {
                         continue;
                     }
                 }
@@ -94,8 +101,14 @@ impl Heart {
         }
     }
 
-    fn states(&self) -> Vec<(InstanceId, ModuleState)> {
-        self.roster.summaries().into_iter().map(|module| (module.instance, module.state)).collect()
+    /// What is told at once when it changes.
+    fn states(&self) -> (Vec<(InstanceId, ModuleState)>, Vec<Roll>) {
+        let state = |module: ModuleSummary| match module.state {
+            // It comes and goes with every job.
+            ModuleState::Saturated => (module.instance, ModuleState::Ready),
+            state => (module.instance, state),
+        };
+        (self.roster.summaries().into_iter().map(state).collect(), self.supervisor.rolls())
     }
 
     /// Tells from now on that the agent is going down.
@@ -127,9 +140,14 @@ impl Heart {
                 ModuleState::Backoff | ModuleState::Quarantined | ModuleState::Degraded | ModuleState::Lost
             )
         };
+        let spool = self.roster.totals().spool;
+        let problems = self.problems();
         let status = if self.draining.load(Relaxed) {
             AgentStatus::Draining
-        } else if modules.iter().any(|module| amiss(module.state)) || !self.supervisor.problems().is_empty() {
+        } else if modules.iter().any(|module| amiss(module.state))
+            || spool.trouble.is_some()
+            || !problems.is_empty()
+        {
             AgentStatus::Degraded
         } else {
             AgentStatus::Active
@@ -149,7 +167,7 @@ impl Heart {
             modules,
             targets: in_force.targets,
             rounds_per_s,
-            spool: self.roster.totals().spool(),
+            spool,
             assignment: in_force.mark,
             clock: clock::state(),
             cpu_pct,
@@ -159,7 +177,16 @@ impl Heart {
             location: identity.location.clone(),
             provider: identity.provider.clone(),
             tags: identity.tags.clone(),
+            problems,
+            rolls: self.supervisor.rolls(),
         }
+    }
+
+    /// What is wrong with modules that should run: in the directories, and of what is published.
+    pub(crate) fn problems(&self) -> Vec<String> {
+        let refused = self.registry.as_ref().map(|registry| registry.problems()).unwrap_or_default();
+        let all = self.supervisor.problems().into_iter().chain(refused);
+        all.take(MOST_PROBLEMS).map(|problem| problem.chars().take(LONGEST_PROBLEM).collect()).collect()
     }
 
     fn measure(&self) {

@@ -62,6 +62,7 @@ pub(crate) async fn serve(listener: TcpListener, desk: Arc<Desk>, stop: Stop) ->
         .route("/modules", get(modules))
         .route("/modules/{type}/enable", post(enable))
         .route("/modules/{type}/disable", post(disable))
+        .route("/modules/{type}/roll", post(roll))
         .route("/jobs", post(job))
         .layer(middleware::from_fn_with_state(Arc::clone(&desk), authorized));
     let router = Router::new()
@@ -99,7 +100,9 @@ async fn probe(
 }
 
 async fn modules(State(desk): State<Arc<Desk>>) -> Response {
-    let body = json!({ "items": desk.heart.beat().modules, "problems": desk.supervisor.problems() });
+    let beat = desk.heart.beat();
+    let problems = desk.heart.problems();
+    let body = json!({ "items": beat.modules, "rolls": beat.rolls, "problems": problems });
     axum::Json(body).into_response()
 }
 
@@ -111,11 +114,17 @@ async fn disable(State(desk): State<Arc<Desk>>, Path(name): Path<String>) -> Res
     switch(&desk, &name, true)
 }
 
+async fn roll(State(desk): State<Arc<Desk>>, Path(name): Path<String>) -> Response {
+    let asked = named(&name).and_then(|kind| desk.supervisor.roll(&kind).map(|()| kind));
+    asked.map_or_else(|fault| problem(&fault), |kind| axum::Json(json!({ "type": kind })).into_response())
+}
+
+fn named(name: &str) -> std::result::Result<ModuleType, Fault> {
+    ModuleType::new(canonical_type(name)).map_err(|error| Fault::invalid("type", error.to_string()))
+}
+
 fn switch(desk: &Desk, name: &str, disabled: bool) -> Response {
-    let switched = ModuleType::new(canonical_type(name))
-        .map_err(|error| Fault::invalid("type", error.to_string()))
-        .and_then(|kind| desk.supervisor.set_disabled(&kind, disabled).map(|()| kind));
-    match switched {
+    match named(name).and_then(|kind| desk.supervisor.set_disabled(&kind, disabled).map(|()| kind)) {
         Ok(kind) => axum::Json(json!({ "type": kind, "disabled": disabled })).into_response(),
         Err(fault) => problem(&fault),
     }

@@ -9,6 +9,8 @@ mod direct;
 mod dispatch;
 mod follow;
 mod pull;
+mod suspect;
+mod trial;
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,9 +25,10 @@ use imn_runtime::{
     task::{Stop, Tasks},
 };
 
-use crate::{metrics::Counters, roster::Roster};
+use crate::{metrics::Counters, roster::Roster, supervise::Supervisor};
 use board::{Board, Note};
 use dispatch::Dispatcher;
+use suspect::Suspects;
 
 pub(crate) use direct::Order as DirectOrder;
 
@@ -41,6 +44,7 @@ pub(crate) struct Jobs {
     dispatcher: Dispatcher,
     board: Board,
     direct: direct::Waiting,
+    suspects: Suspects,
     counters: Arc<Counters>,
 }
 
@@ -63,6 +67,7 @@ impl Jobs {
             dispatcher,
             board: Board::default(),
             direct: direct::Waiting::default(),
+            suspects: Suspects::default(),
             counters,
         }
     }
@@ -71,12 +76,17 @@ impl Jobs {
     ///
     /// # Errors
     /// When what instances report cannot be subscribed to.
-    pub(crate) async fn run(self: Arc<Self>, stop: Stop) -> Result<(), nats::Error> {
+    pub(crate) async fn run(
+        self: Arc<Self>,
+        supervisor: Arc<Supervisor>,
+        stop: Stop,
+    ) -> Result<(), nats::Error> {
         let mut reports = self.client.subscribe(&format!("mmn.jobs.attempt.{}.>", self.agent)).await?;
         let mut direct = self.client.subscribe(&subject::direct_agent(&self.agent)).await?;
         let mut roster = self.roster.changes();
         let mut tasks = Tasks::new();
         let mut pulled = Vec::new();
+        tasks.spawn("suspects", Arc::clone(&self).watch_suspects(supervisor, stop.clone()));
         loop {
             for kind in self.roster.types() {
                 if !stop.is_requested() && !pulled.contains(&kind) {
@@ -121,6 +131,7 @@ impl Jobs {
             Ok(attempt)
                 if attempt.instance.as_str() == instance && attempt.status != AttemptStatus::Running =>
             {
+                self.roster.reported(&attempt);
                 self.board.tell(&attempt.job_id, Note::Reported(attempt.attempt));
             }
             Ok(_) => {}

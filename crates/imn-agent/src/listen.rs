@@ -15,8 +15,8 @@ use imn_runtime::{
 };
 
 use crate::{
-    ModuleCredentials, assignment::Assignments, heartbeat::Heart, job::Jobs, roster::Roster,
-    supervise::Supervisor,
+    ModuleCredentials, assignment::Assignments, heartbeat::Heart, job::Jobs, registry::Registry,
+    roster::Roster, supervise::Supervisor,
 };
 
 /// Who is concerned by what comes in.
@@ -28,6 +28,7 @@ pub(crate) struct Listener {
     pub(crate) jobs: Arc<Jobs>,
     pub(crate) assignments: Arc<Assignments>,
     pub(crate) supervisor: Arc<Supervisor>,
+    pub(crate) registry: Option<Arc<Registry>>,
     pub(crate) heart: Arc<Heart>,
     pub(crate) credentials: ModuleCredentials,
 }
@@ -120,8 +121,18 @@ impl Listener {
                 self.assignments.poke();
                 Ok(())
             }
+            AgentOp::Registry { .. } => match &self.registry {
+                Some(registry) => {
+                    registry.poke();
+                    Ok(())
+                }
+                None => Err(Fault::no_module(
+                    "this agent follows no registry: start it with --registry-key".to_owned(),
+                )),
+            },
             AgentOp::Enable { kind } => self.supervisor.set_disabled(&kind, false),
             AgentOp::Disable { kind } => self.supervisor.set_disabled(&kind, true),
+            AgentOp::Roll { kind } => self.supervisor.roll(&kind),
             AgentOp::Tune { kind, tuning } => self.supervisor.tune(&kind, &tuning).await,
             AgentOp::Report => Ok(()),
         }

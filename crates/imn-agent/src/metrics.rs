@@ -4,6 +4,7 @@ use imn_contract::{
     ModuleType,
     latest::{AgentStatus, Heartbeat},
 };
+use imn_runtime::telemetry;
 use prometheus_client::{
     encoding::text::encode,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
@@ -22,6 +23,7 @@ pub(crate) struct Counters {
     crashed: ByType,
     simple: Counter,
     refused: Counter,
+    registry_refused: Counter,
 }
 
 impl Counters {
@@ -55,6 +57,11 @@ impl Counters {
         self.refused.inc();
     }
 
+    /// Something of the registry was not taken.
+    pub(crate) fn registry_refused(&self) {
+        self.registry_refused.inc();
+    }
+
     /// The page, as Prometheus reads it: the counts, and what the heartbeat tells.
     pub(crate) fn page(&self, beat: &Heartbeat, connected: bool, jobs_in_hand: usize) -> String {
         let mut registry = Registry::with_prefix("imn_agent");
@@ -68,6 +75,11 @@ impl Counters {
         );
         registry.register("simple_requests", "Requests on agent.{id}.in and POST /jobs", self.simple.clone());
         registry.register("simple_errors", "Requests answered on agent.{id}.error", self.refused.clone());
+        registry.register(
+            "registry_refused",
+            "Lists and modules of the registry that were not taken, each time they were looked at",
+            self.registry_refused.clone(),
+        );
         let mut gauge = |name: &str, help: &str, value: f64| {
             let gauge = Gauge::<f64, std::sync::atomic::AtomicU64>::default();
             gauge.set(value);
@@ -101,6 +113,7 @@ impl Counters {
         registry.register("module_inflight", "Jobs that an instance has in work", inflight);
         registry.register("module_slots", "Jobs that an instance does at once", slots);
         registry.register("module_restarts", "Times that an instance was started again", restarts);
+        registry.register_collector(Box::new(telemetry::Exports));
         let mut page = String::new();
         // Writing to a string does not fail.
         let _ = encode(&mut page, &registry);

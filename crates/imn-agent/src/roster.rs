@@ -1,10 +1,13 @@
 //! Who is there: every instance of this agent, what it does, and how much more it can take.
 
 mod entry;
+mod room;
+mod stall;
+mod trial;
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
     time::{Duration, Instant},
 };
 
@@ -14,13 +17,16 @@ use imn_contract::{
 };
 use tokio::sync::watch;
 
-pub(crate) use entry::Phase;
-use entry::{Entry, Heard, Life, Word};
+use entry::{Entry, Heard, Word};
+pub(crate) use entry::{Life, Phase};
+pub(crate) use room::Claim;
+use room::Rooms;
+pub(crate) use trial::{Mark, Tally};
 
 /// Silence after which an instance counts as degraded.
 const DEGRADED_AFTER: Duration = Duration::from_secs(15);
 /// Silence after which an instance counts as lost.
-const LOST_AFTER: Duration = Duration::from_secs(30);
+pub(crate) const LOST_AFTER: Duration = Duration::from_secs(30);
 
 /// The instances of one agent, supervised and announced. Every change can be waited for.
 #[derive(Debug)]
@@ -28,6 +34,11 @@ pub(crate) struct Roster {
     agent: AgentId,
     entries: Mutex<BTreeMap<InstanceId, Entry>>,
     changed: watch::Sender<u64>,
+    rooms: Rooms,
+    /// Whether any instance is of a version that is being tried.
+    trying: AtomicBool,
+    /// How long the longest round of each type may take.
+    longest: Mutex<BTreeMap<ModuleType, Duration>>,
 }
 
 /// A slot of an instance, taken for a job until it is dropped.
@@ -35,22 +46,17 @@ pub(crate) struct Roster {
 pub(crate) struct Lease<'a> {
     roster: &'a Roster,
     pub(crate) instance: InstanceId,
+    kind: ModuleType,
     job: JobId,
     /// Changes when the process that took the job has ended.
     life: watch::Receiver<Life>,
 }
 
 /// A sum over the health of all instances.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Totals {
     pub(crate) rounds_done: u64,
-    pub(crate) spool: (u64, u64, u64),
-}
-
-impl Totals {
-    pub(crate) fn spool(&self) -> SpoolState {
-        SpoolState { bytes: self.spool.0, rows: self.spool.1, oldest_s: self.spool.2 }
-    }
+    pub(crate) spool: SpoolState,
 }
 
 impl Lease<'_> {
@@ -65,17 +71,24 @@ impl Lease<'_> {
 
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
-        self.roster.update(|entries| {
-            if let Some(entry) = entries.get_mut(&self.instance) {
-                entry.jobs.remove(&self.job);
-            }
-        });
+        // A free slot is of no interest to anybody but who has jobs of the type.
+        if let Some(entry) = self.roster.lock().get_mut(&self.instance) {
+            entry.jobs.remove(&self.job);
+        }
+        self.roster.rooms.tell(&self.kind);
     }
 }
 
 impl Roster {
     pub(crate) fn new(agent: AgentId) -> Self {
-        Self { agent, entries: Mutex::default(), changed: watch::Sender::new(0) }
+        Self {
+            agent,
+            entries: Mutex::default(),
+            changed: watch::Sender::new(0),
+            rooms: Rooms::default(),
+            trying: AtomicBool::new(false),
+            longest: Mutex::default(),
+        }
     }
 
     /// Follows changes of the roster.
@@ -113,8 +126,14 @@ impl Roster {
         self.with(instance, |entry| {
             let orderly = entry.phase == Phase::Draining || entry.word == Word::Leaving;
             entry.begin(phase, reason);
+            entry.killed = None;
             entry.end_life(orderly);
         });
+    }
+
+    /// The process of an instance was killed for this reason, which is told until its next one has ended.
+    pub(crate) fn killed(&self, instance: &InstanceId, reason: String) {
+        self.with(instance, |entry| entry.killed = Some(reason));
     }
 
     /// An instance is no more.
@@ -163,6 +182,10 @@ impl Roster {
             return;
         }
         self.update(|entries| {
+            // The last word of one that is gone already does not bring it back.
+            if health.state == ModuleState::Draining && !entries.contains_key(&health.instance) {
+                return;
+            }
             let entry =
                 entries.entry(health.instance.clone()).or_insert_with(|| Entry::new(health.kind.clone()));
             // What a process said last may arrive after its end.
@@ -177,6 +200,7 @@ impl Roster {
             entry.slots = health.slots;
             entry.word = if health.state == ModuleState::Draining { Word::Leaving } else { Word::Ready };
             entry.heard_at = Instant::now();
+            entry.progress.heard(&health, entry.heard_at);
             entry.health = Some(Heard(health));
         });
     }
@@ -190,10 +214,25 @@ impl Roster {
         }
     }
 
-    /// How many more jobs of a type can be taken now.
+    /// How many more jobs of a type can be taken from the queue now: as many as there are slots, free and not claimed.
     pub(crate) fn credit(&self, kind: &ModuleType) -> u32 {
+        self.free(kind).saturating_sub(self.rooms.claims(kind))
+    }
+
+    /// The free slots of a type.
+    pub(crate) fn free(&self, kind: &ModuleType) -> u32 {
         let now = Instant::now();
         self.lock().values().filter(|entry| entry.kind == *kind).map(|entry| entry.free(now)).sum()
+    }
+
+    /// Claims room for a job that has no slot yet.
+    pub(crate) fn claim(&self, kind: &ModuleType) -> Claim {
+        self.rooms.claim(kind)
+    }
+
+    /// Changes whenever there may be more room for jobs of a type.
+    pub(crate) fn room(&self, kind: &ModuleType) -> watch::Receiver<()> {
+        self.rooms.changes(kind)
     }
 
     /// The instances of a type that live, the ready ones with most room first.
@@ -244,10 +283,16 @@ impl Roster {
     pub(crate) fn lease(&self, instance: &InstanceId, job: &JobId) -> Option<Lease<'_>> {
         let mut entries = self.lock();
         let entry = entries.get_mut(instance)?;
-        entry.jobs.insert(job.clone());
+        entry.jobs.insert(job.clone(), Instant::now());
         let mut life = entry.life.subscribe();
-        life.mark_unchanged();
-        Some(Lease { roster: self, instance: instance.clone(), job: job.clone(), life })
+        // The process that took it may have ended before this.
+        if entry.may_live() {
+            life.mark_unchanged();
+        } else {
+            life.mark_changed();
+        }
+        let kind = entry.kind.clone();
+        Some(Lease { roster: self, instance: instance.clone(), kind, job: job.clone(), life })
     }
 
     /// All instances as a heartbeat tells of them.
@@ -259,6 +304,18 @@ impl Roster {
     /// Whether an instance is in this state; for a look without a copy of all.
     pub(crate) fn state(&self, instance: &InstanceId) -> Option<ModuleState> {
         self.lock().get(instance).map(|entry| entry.state(Instant::now()))
+    }
+
+    /// Whether an instance has a process.
+    pub(crate) fn has_process(&self, instance: &InstanceId) -> bool {
+        self.lock().get(instance).is_some_and(|entry| entry.pid.is_some())
+    }
+
+    /// Changes when the process that an instance has now has ended; `None` when the instance is not here.
+    pub(crate) fn life(&self, instance: &InstanceId) -> Option<watch::Receiver<Life>> {
+        let mut life = self.lock().get(instance)?.life.subscribe();
+        life.mark_unchanged();
+        Some(life)
     }
 
     /// Whether an instance is quarantined or disabled.
@@ -276,9 +333,11 @@ impl Roster {
         let mut totals = Totals::default();
         for heard in self.lock().values().filter_map(|entry| entry.health.as_ref()) {
             totals.rounds_done += heard.0.rounds_done;
-            totals.spool.0 += heard.0.spool.bytes;
-            totals.spool.1 += heard.0.spool.rows;
-            totals.spool.2 = totals.spool.2.max(heard.0.spool.oldest_s);
+            let (all, one) = (&mut totals.spool, &heard.0.spool);
+            all.bytes += one.bytes;
+            all.rows += one.rows;
+            all.oldest_s = all.oldest_s.max(one.oldest_s);
+            all.trouble = all.trouble.take().or_else(|| one.trouble.clone());
         }
         totals
     }
@@ -294,6 +353,7 @@ impl Roster {
     fn update(&self, change: impl FnOnce(&mut BTreeMap<InstanceId, Entry>)) {
         change(&mut self.lock());
         self.changed.send_modify(|version| *version += 1);
+        self.rooms.tell_all();
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<InstanceId, Entry>> {
@@ -332,11 +392,12 @@ mod tests {
             circuits_open: 0,
             rounds_due: 0,
             rounds_done: 7,
+            rounds_skipped: 0,
             late_p99_us: 0,
             seq: 1,
             epoch,
             time: String::new(),
-            spool: SpoolState { bytes: 10, rows: 2, oldest_s: 3 },
+            spool: SpoolState { bytes: 10, rows: 2, oldest_s: 3, trouble: None },
         }
     }
 
@@ -350,7 +411,12 @@ mod tests {
         assert_eq!(roster.credit(&kind), 0, "not ready yet");
         roster.health(health(1, 2));
         assert_eq!(roster.credit(&kind), 2);
+        let room = roster.room(&kind);
+        let claim = roster.claim(&kind);
+        assert_eq!((roster.credit(&kind), roster.free(&kind)), (1, 2), "one is spoken for");
         let mut lease = roster.lease(&instance, &job).unwrap();
+        drop(claim);
+        assert!(room.has_changed().unwrap());
         assert_eq!(roster.credit(&kind), 1);
         assert_eq!(roster.totals().rounds_done, 7);
         roster.down(&instance, Phase::Backoff, Some("exit status 3".into()));
@@ -374,6 +440,10 @@ mod tests {
         roster.health(health(2, 4));
         lease.ended().await;
         assert!(roster.standing().is_empty(), "announced instances have no standing work");
-        assert_eq!(roster.candidates(&kind), [instance]);
+        assert_eq!(roster.candidates(&kind), std::slice::from_ref(&instance));
+        // Its last word may come after its end.
+        roster.forget(&instance);
+        roster.health(Health { state: ModuleState::Draining, ..health(2, 4) });
+        assert!(!roster.has_type(&kind));
     }
 }

@@ -11,7 +11,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use imn_contract::{ErrorCode, Fault, ModuleType};
-use imn_domain::{Scrape, ScrapeModules};
+use imn_domain::{ScrapeModules, ScrapeRequest};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::Semaphore;
@@ -54,6 +54,8 @@ impl fmt::Debug for Scraping {
 pub(crate) struct Question {
     target: Option<String>,
     module: Option<String>,
+    hostname: Option<String>,
+    debug: Option<String>,
 }
 
 /// Answers questions.
@@ -80,19 +82,33 @@ impl Scraper {
             .get(PATIENCE)
             .and_then(|value| value.to_str().ok()?.trim().parse().ok())
             .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-        let modules = &self.scraping.modules;
-        let Scrape { kind, target, params, limit } =
-            modules.scrape(question.module.as_deref(), question.target.as_deref(), patience)?;
+        let scrape = self.scraping.modules.scrape(&ScrapeRequest {
+            module: question.module.as_deref(),
+            target: question.target.as_deref(),
+            hostname: question.hostname.as_deref(),
+            patience,
+        })?;
         let Ok(_room) = self.room.try_acquire() else {
             let text = format!("more than {AT_ONCE} measurements at once; try again later");
             return Err(Fault::new(ErrorCode::Saturated, text));
         };
         let begun = Instant::now();
         // The module ends by its own timeout, and says then what it has found.
-        let ttl = limit + Duration::from_millis(300);
-        let order = DirectOrder { kind: kind.clone(), target, params, ttl };
+        let ttl = scrape.limit + Duration::from_millis(300);
+        let order = DirectOrder {
+            kind: scrape.kind.clone(),
+            target: scrape.target.clone(),
+            params: scrape.params.clone(),
+            ttl,
+        };
         let outcome = jobs.run_direct(order).await?;
-        let page = (self.scraping.page)(&kind, outcome, begun.elapsed());
+        let took = begun.elapsed();
+        let debug = question.debug.as_deref() == Some("true");
+        let told = debug.then(|| outcome.clone());
+        let mut page = (self.scraping.page)(&scrape.kind, outcome, took);
+        if let Some(outcome) = told {
+            page = scrape.debug_page(&outcome, took, &page);
+        }
         Ok(([(header::CONTENT_TYPE, TEXT)], page).into_response())
     }
 }

@@ -11,7 +11,8 @@ use futures::StreamExt;
 use imn_contract::{
     AgentId, Encoding, InstanceId, JobId, ModuleType, TargetId, encode,
     latest::{
-        AgentOp, AttemptStatus, Batch, JobState, ModuleState, Round, SimpleError, SimpleReply, Watermark,
+        AgentOp, AttemptStatus, Batch, JobState, ModuleState, ModuleSummary, RollState, Round, SimpleError,
+        SimpleReply, Watermark,
     },
     subject,
 };
@@ -101,6 +102,115 @@ async fn the_modules_directory_is_followed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_does_not_do_is_turned_down_and_that_is_remembered() {
+    let mut bench = Bench::start(&[("work", "version = \"1\"\ninstances = 2\n")]).await;
+    let before = bench.ready("work", 2).await;
+    let pids = |modules: &[ModuleSummary]| modules[..2].iter().map(|module| module.pid).collect::<Vec<_>>();
+    let turned_down = |modules: &[ModuleSummary]| {
+        modules.len() == 3 && modules[2].state == ModuleState::Quarantined && modules[2].reason.is_some()
+    };
+
+    // It does not even start.
+    bench.install("work", "version = \"2\"\ninstances = 2\n[config]\nexit_at_start = true\n");
+    let after = bench.module("work", "version 2 to be turned down", turned_down).await;
+    let reason = after[2].reason.as_deref().unwrap();
+    assert!(reason.contains("version 2 (") && reason.contains("exit status: 7"), "{reason}");
+    assert_eq!((pids(&after), after[2].instance.as_str()), (pids(&before), "lab1-work-64"));
+    let rolls = bench.beat("the roll to be told", |beat| beat.rolls.len() == 1).await.rolls;
+    assert_eq!((rolls[0].state, rolls[0].share_pct), (RollState::RolledBack, 0), "{rolls:?}");
+    assert!(rolls[0].from.starts_with("1 (") && rolls[0].to.starts_with("2 ("), "{rolls:?}");
+
+    // Nor is it tried by the next agent, and the version before still runs, although its file is gone.
+    bench.agent().kill9();
+    bench.restart_agent();
+    let again = bench.module("work", "version 2 still turned down", turned_down).await;
+    assert_eq!(again[2].reason.as_deref(), Some(reason));
+    bench::kill(before[0].pid.unwrap(), Signal::SIGKILL);
+    let reborn = bench
+        .module("work", "an instance of version 1 to be started again", |modules| {
+            modules[0].state == ModuleState::Ready && modules[0].pid != before[0].pid
+        })
+        .await;
+    assert_eq!(reborn[0].restarts, 1);
+
+    // One that does not do its self-test.
+    let broken =
+        "version = \"3\"\ninstances = 2\n[config]\nexit_at_job = true\n[self_test]\ntarget = \"x\"\n";
+    bench.install("work", broken);
+    let third = bench
+        .module("work", "version 3 to be turned down", |modules| {
+            turned_down(modules)
+                && modules[2].reason.as_deref().is_some_and(|why| why.contains("version 3 ("))
+        })
+        .await;
+    let reason = third[2].reason.as_deref().unwrap();
+    assert!(reason.contains("exit status: 3"), "{reason}");
+    assert_eq!(pids(&third), pids(&reborn));
+
+    // One that does.
+    bench.install("work", "version = \"4\"\ninstances = 2\nslots = 5\n[self_test]\ntarget = \"x\"\n");
+    let fourth = bench
+        .module("work", "version 4 to be in force", |modules| {
+            modules.len() == 2
+                && modules.iter().all(|module| module.slots == 5 && module.state == ModuleState::Ready)
+        })
+        .await;
+    assert!(pids(&fourth).iter().all(|pid| !pids(&reborn).contains(pid)));
+    let done = bench.beat("the roll to be done", |beat| beat.rolls[0].state == RollState::Done).await;
+    assert_eq!((done.rolls[0].wave, done.rolls[0].share_pct), (3, 100));
+    // Nothing is kept of what nobody uses.
+    assert_eq!(bench.artifacts(), 1, "all these versions are of one program");
+    // The same version once more, because somebody says so.
+    let work = imn_contract::ModuleType::new("work").unwrap();
+    bench.tell(AgentOp::Roll { kind: work }).await.unwrap();
+    let nobody = imn_contract::ModuleType::new("nobody").unwrap();
+    assert_eq!(bench.tell(AgentOp::Roll { kind: nobody }).await.unwrap_err().code, 404);
+    bench
+        .module("work", "all instances to be others", |modules| {
+            modules.len() == 2
+                && modules
+                    .iter()
+                    .all(|module| module.state == ModuleState::Ready && !pids(&fourth).contains(&module.pid))
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_hangs_is_killed_whatever_it_says() {
+    let bench = Bench::start(&[("work", "slots = 2\n")]).await;
+    let before = bench.ready("work", 1).await;
+    let stream = bench.queue("work").await;
+    let (stuck, other) = (JobId::generate(), JobId::generate());
+    bench.submit_within("work", &stuck, json!({"delay_ms": 60_000, "deaf": true}), 500).await;
+    bench.submit("work", &other, json!({"delay_ms": 4_000})).await;
+    let killed = bench
+        .module("work", "the instance to be killed", |modules| {
+            modules[0].state == ModuleState::Ready
+                && modules[0].pid != before[0].pid
+                && modules[0].restarts == 1
+        })
+        .await;
+    let reason = killed[0].reason.as_deref().unwrap();
+    assert!(reason.contains("hung") && reason.contains(stuck.as_str()), "{reason}");
+    // What it had besides is done again.
+    let verdicts = bench.verdicts(&other, Duration::from_secs(9)).await;
+    assert_eq!(verdicts, [(AttemptStatus::Crashed, 1), (AttemptStatus::Succeeded, 2)]);
+    bench.decide(&other, JobState::Succeeded).await;
+    bench.decide(&stuck, JobState::TimedOut).await;
+    bench.empty(&stream).await;
+
+    // Rounds that fall due and are never made.
+    bench.install("idle", "[config]\nstall = true\n");
+    let idle = bench
+        .module("idle", "the instance to be killed", |modules| {
+            modules.first().is_some_and(|module| module.restarts > 0 && module.reason.is_some())
+        })
+        .await;
+    let reason = idle[0].reason.as_deref().unwrap();
+    assert!(reason.contains("hung: its rounds fell due"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn jobs_are_shared_followed_and_settled() {
     let bench = Bench::start(&[("work", "instances = 2\n")]).await;
     bench.ready("work", 2).await;
@@ -160,7 +270,7 @@ async fn a_crash_fails_over_at_once_and_a_dead_agent_loses_nothing() {
     bench.submit("work", &crashing, json!({"mode": "exit_once"})).await;
     let mut seen = Vec::new();
     // The agent's reports and the module's come by different ways.
-    while !seen.contains(&(AttemptStatus::Succeeded, 2)) || !seen.contains(&(AttemptStatus::Running, 2)) {
+    while !seen.contains(&(AttemptStatus::Succeeded, 2)) || !seen.contains(&(AttemptStatus::Crashed, 1)) {
         let (_, attempt) = bench.attempt().await;
         seen.push((attempt.status, attempt.attempt));
     }
@@ -384,7 +494,7 @@ async fn scoped_credentials_are_enough_for_everything() {
     let job = JobId::generate();
     bench.submit("work", &job, json!({"mode": "exit_once"})).await;
     let mut seen = Vec::new();
-    while !seen.contains(&(AttemptStatus::Succeeded, 2)) || !seen.contains(&(AttemptStatus::Running, 2)) {
+    while !seen.contains(&(AttemptStatus::Succeeded, 2)) || !seen.contains(&(AttemptStatus::Crashed, 1)) {
         let (_, attempt) = bench.attempt().await;
         seen.push((attempt.status, attempt.attempt));
     }

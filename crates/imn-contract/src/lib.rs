@@ -8,6 +8,7 @@
 //! Deliberately absent: NATS itself (that is `imn-runtime`), the HTTP API's types (`imn-server`) and the stored
 //! form of results (`imn-store`). Wire, HTTP and stored types are three sets, converted at the edge.
 
+mod asyncapi;
 mod codec;
 mod error;
 pub mod header;
@@ -18,6 +19,7 @@ pub mod stream;
 pub mod subject;
 pub mod v1;
 
+pub use asyncapi::asyncapi;
 pub use codec::{DecodeError, Encoding, MAX_MESSAGE_BYTES, Message, decode, encode};
 pub use error::{ErrorCode, Fault};
 pub use id::{AgentId, IdError, InstanceId, JobId, ModuleType, TargetId};

@@ -7,9 +7,9 @@ use crate::{
     v1::{
         AgentControl, Announce, AssignmentFile, AssignmentMeta, AssignmentShard, Attempt, BatchColumns,
         BgpOutcome, ControlReply, DnsOutcome, EchoOutcome, Health, Heartbeat, HostOutcome, HttpOutcome,
-        JobRequest, JobResult, JobView, LogLine, ModuleConfig, ModuleControl, PingOutcome, Progress,
-        SimpleError, SimpleReply, SimpleRequest, StampOutcome, Submit, SubmitReply, Task, TaskReply,
-        TraceOutcome, Vouch, VouchReply, Watermark, WatermarkRequest,
+        JobRequest, JobResult, JobView, LogLine, ModuleConfig, ModuleControl, ModuleLog, PingOutcome,
+        Progress, Registry, Renewal, SimpleError, SimpleReply, SimpleRequest, StampOutcome, Submit,
+        SubmitReply, Task, TaskReply, TraceOutcome, Vouch, VouchReply, Watermark, WatermarkRequest,
     },
 };
 
@@ -45,6 +45,7 @@ pub fn schemas() -> Vec<SchemaFile> {
         Health,
         ModuleConfig,
         ModuleControl,
+        ModuleLog,
         ControlReply,
         Heartbeat,
         AgentControl,
@@ -53,6 +54,8 @@ pub fn schemas() -> Vec<SchemaFile> {
         SimpleError,
         Vouch,
         VouchReply,
+        Renewal,
+        Registry,
         AssignmentMeta,
         AssignmentShard,
         AssignmentFile,

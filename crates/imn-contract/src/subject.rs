@@ -24,6 +24,8 @@ pub const HEALTH_ALL: &str = "mmn.modules.health.*";
 pub const HEARTBEAT_ALL: &str = "mmn.agents.hb.*";
 /// Requests of all agents to vouch for keys.
 pub const VOUCH_ALL: &str = "mmn.agents.vouch.*";
+/// Requests of all agents for a fresh JWT.
+pub const RENEW_ALL: &str = "mmn.agents.renew.*";
 /// Sealed batches of all partitions, agents and kinds.
 pub const INGEST_ALL: &str = "mmn.ingest.rows.>";
 /// Watermarks of all agents.
@@ -34,6 +36,8 @@ pub const DLQ_ALL: &str = "mmn.dlq.>";
 pub const PROGRESS_ALL: &str = "mmn.jobs.progress.>";
 /// Log lines of all jobs.
 pub const LOG_ALL: &str = "mmn.jobs.log.>";
+/// What the processes of all modules write.
+pub const MODULE_LOG_ALL: &str = "mmn.modules.log.>";
 
 /// Authoritative state of a job.
 pub fn get(job: &JobId) -> String {
@@ -120,6 +124,11 @@ pub fn health(instance: &InstanceId) -> String {
     format!("mmn.modules.health.{instance}")
 }
 
+/// What the process of one instance writes to its standard output and error, told by its agent.
+pub fn module_log(agent: &AgentId, instance: &InstanceId) -> String {
+    format!("mmn.modules.log.{agent}.{instance}")
+}
+
 /// Control of one instance.
 pub fn module_control(agent: &AgentId, instance: &InstanceId) -> String {
     format!("mmn.modules.ctl.{agent}.{instance}")
@@ -143,6 +152,11 @@ pub fn agent_control(agent: &AgentId) -> String {
 /// An agent's request that the server vouch for the key of one of its module instances.
 pub fn vouch(agent: &AgentId) -> String {
     format!("mmn.agents.vouch.{agent}")
+}
+
+/// An agent's request for a fresh JWT for its own key.
+pub fn renew(agent: &AgentId) -> String {
+    format!("mmn.agents.renew.{agent}")
 }
 
 /// A sealed batch of rounds.

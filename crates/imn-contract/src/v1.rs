@@ -6,10 +6,11 @@ mod ingest;
 mod job;
 mod module;
 mod outcome;
+mod registry;
 
 pub use agent::{
-    AgentControl, AgentOp, AgentStatus, AssignmentMark, ClockState, Heartbeat, ModuleSummary, SimpleError,
-    SimpleReply, SimpleRequest, SpoolState, Tuning, Vouch, VouchReply,
+    AgentControl, AgentOp, AgentStatus, AssignmentMark, ClockState, Heartbeat, ModuleSummary, Renewal, Roll,
+    RollState, SimpleError, SimpleReply, SimpleRequest, SpoolState, Tuning, Vouch, VouchReply,
 };
 pub use assignment::{Assignment, AssignmentFile, AssignmentMeta, AssignmentShard};
 pub use ingest::{Batch, BatchColumns, Gap, Round, TimestampSource, Watermark, WatermarkRequest};
@@ -18,7 +19,8 @@ pub use job::{
     ResultStatus, Selector, Submit, SubmitReply, Task, TaskReply, TaskView,
 };
 pub use module::{
-    Announce, AnnounceEvent, ControlReply, Health, ModuleConfig, ModuleControl, ModuleOp, ModuleState,
+    Announce, AnnounceEvent, ControlReply, Health, ModuleConfig, ModuleControl, ModuleLog, ModuleOp,
+    ModuleState, OutputStream,
 };
 pub use outcome::{
     BgpOrigin, BgpOutcome, BgpPath, BgpSession, BgpUpdate, CertificateOutcome, DnsCounts, DnsEdns, DnsFlags,
@@ -27,6 +29,7 @@ pub use outcome::{
     RttSummary, StampClock, StampClocks, StampDirection, StampOutcome, TlsOutcome, TraceHop, TraceOutcome,
     TracePath, TraceResponder, Typed,
 };
+pub use registry::{MAX_ARTIFACT_BYTES, ModuleLimits, ModuleManifest, Registry};
 
 pub(crate) const fn one() -> u32 {
     1
@@ -55,6 +58,7 @@ message! {
     Health => "health",
     ModuleConfig => "module-config",
     ModuleControl => "module-control",
+    ModuleLog => "module-log",
     ControlReply => "control-reply",
     Heartbeat => "heartbeat",
     AgentControl => "agent-control",
@@ -63,6 +67,8 @@ message! {
     SimpleError => "simple-error",
     Vouch => "vouch",
     VouchReply => "vouch-reply",
+    Renewal => "renewal",
+    Registry => "registry",
     AssignmentMeta => "assignment-meta",
     AssignmentShard => "assignment-shard",
     AssignmentFile => "assignment-file",

@@ -85,6 +85,40 @@ fn batch() -> impl Strategy<Value = Batch> {
     )
 }
 
+#[test]
+fn many_bytes_and_texts() {
+    let pieces = [
+        "{",
+        "}",
+        "[",
+        "]",
+        ":",
+        ",",
+        "\"",
+        "\"v\"",
+        "\"type\"",
+        "\"target\"",
+        "\"job_id\"",
+        "\"agent\"",
+        "\"params\"",
+        "\"icmp\"",
+        "1",
+        "-1",
+        "1e999",
+        "null",
+        "true",
+        "\\u0000",
+        "\\",
+        "\u{e4}",
+        " ",
+        "\n",
+    ];
+    let texts = imn_testkit::hostile::texts(&pieces).map(String::into_bytes);
+    for (at, (bytes, text)) in imn_testkit::hostile::bytes(60).zip(texts).enumerate() {
+        feed(if at.is_multiple_of(2) { &bytes } else { &text });
+    }
+}
+
 proptest! {
     #[test]
     fn random_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
@@ -95,7 +129,9 @@ proptest! {
     fn json_of_the_right_kind(text in r#"\{("v":[0-9]{1,3},)?"(type|target|job_id|agent|op|rounds)":("[ -~]{0,20}"|[0-9]{1,20}|null|\[\]|\{\})\}"#) {
         feed(text.as_bytes());
     }
+}
 
+proptest! {
     #[test]
     fn a_damaged_batch(batch in batch(), at in any::<prop::sample::Index>(), bit in 0u8..8, cut in any::<prop::sample::Index>()) {
         let sealed = batch.seal().unwrap();

@@ -208,6 +208,46 @@ mod tests {
         assert!(classify(&format!("http://a/{}", "a".repeat(3000))).is_err());
     }
 
+    #[test]
+    fn canonical_forms_of_many_texts_are_fixed_points() {
+        let pieces = [
+            "http://",
+            "https://",
+            "192.0.2.1",
+            "127.1",
+            "2001:db8::1",
+            "[",
+            "]",
+            ":",
+            "/",
+            "/24",
+            ".",
+            "example",
+            "net",
+            "-",
+            "_",
+            "xn--",
+            "80",
+            "0",
+            "65536",
+            "@",
+            "#",
+            "?",
+            "%",
+            "%2f",
+            " ",
+            "A",
+            "\u{e4}",
+            "\u{202e}",
+            "\0",
+        ];
+        for text in imn_testkit::hostile::texts(&pieces) {
+            if let Ok((kind, address)) = classify(&text) {
+                assert_eq!(classify(&address), Ok((kind, address.clone())), "{text:?}");
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn canonical_forms_are_fixed_points(text in "\\PC{0,40}|[a-z0-9.:/\\[\\]]{0,30}|http://[a-z0-9.:/@#?]{0,20}") {

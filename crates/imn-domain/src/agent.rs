@@ -52,8 +52,13 @@ pub struct Agent {
 impl Agent {
     /// How it is doing at `now_us`.
     pub fn liveness(&self, now_us: i64) -> Liveness {
+        self.liveness_since(i64::MIN, now_us)
+    }
+
+    /// The same for somebody who could not hear it before `listening_us`.
+    pub fn liveness_since(&self, listening_us: i64, now_us: i64) -> Liveness {
         use imn_contract::latest::AgentStatus;
-        let silent = now_us.saturating_sub(self.last_heartbeat_us);
+        let silent = now_us.saturating_sub(self.last_heartbeat_us.max(listening_us));
         let says_degraded = self.heartbeat.as_ref().is_some_and(|h| h.status != AgentStatus::Active);
         match silent {
             s if s >= OFFLINE_AFTER_US => Liveness::Offline,

@@ -271,6 +271,24 @@ mod tests {
         assert!(Sort::parse::<Thing>("tier,,n").is_err());
     }
 
+    #[test]
+    fn many_texts_are_filters_or_errors() {
+        let pieces = [
+            "state", "n", "tags.pop", "colour", "=", "!=", "<", ">=", ":", "*", " ", " AND ", " OR ", "NOT ",
+            "(", ")", "\"", "'", "\\", "10", "down", "-", ".", ",", "desc", "\u{e4}", "\u{202e}", "\0",
+        ];
+        for text in imn_testkit::hostile::texts(&pieces) {
+            let end = text.chars().count() + 1;
+            match Filter::parse::<Thing>(&text) {
+                Ok(filter) => drop(filter.matches(&EDGE)),
+                Err(error) => assert!((1..=end).contains(&error.position), "{text:?}: {error}"),
+            }
+            if let Err(error) = Sort::parse::<Thing>(&text) {
+                assert!((1..=end).contains(&error.position), "{text:?}: {error}");
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn any_text_is_a_filter_or_an_error(text in "\\PC{0,60}|[a-z=<>!:() \"ANDORT.]{0,60}") {

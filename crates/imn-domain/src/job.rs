@@ -1,8 +1,7 @@
 //! Jobs: the states of their tasks, and which agents are chosen for them.
 
-use imn_contract::Fault;
 use imn_contract::{
-    AgentId, ModuleType,
+    AgentId, ErrorCode, Fault, ModuleType,
     latest::{Attempt, AttemptStatus, JobResult, JobState, ResultStatus, Selector, Submit},
 };
 
@@ -51,9 +50,11 @@ pub struct Verdict {
 }
 
 /// What follows from a valid report of a task that may be tried `max_attempts` times. A crash is followed by another
-/// attempt as long as any is left.
+/// attempt as long as any is left. Whoever notices first that the deadline has passed, the task has timed out.
 pub fn verdict(attempt: Attempt, max_attempts: u32) -> Verdict {
+    let late = attempt.error.as_ref().is_some_and(|fault| fault.is(ErrorCode::Deadline));
     let status = match attempt.status {
+        AttemptStatus::Failed | AttemptStatus::Rejected if late => ResultStatus::TimedOut,
         AttemptStatus::Running => return Verdict { state: JobState::Running, result: None },
         AttemptStatus::Crashed if attempt.attempt < max_attempts => {
             return Verdict { state: JobState::RetryWait, result: None };

@@ -4,7 +4,7 @@
 //! and so on are defined as blackbox_exporter's own configuration defines them; definitions of the same name replace
 //! them.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fmt::Write, time::Duration};
 
 use imn_contract::{Fault, ModuleType, canonical_type};
 use serde::{Deserialize, Deserializer, de};
@@ -17,6 +17,10 @@ const USUAL: Duration = Duration::from_millis(9_500);
 const LONGEST: Duration = Duration::from_mins(2);
 /// Longest target, in bytes.
 const LONGEST_TARGET: usize = 2_048;
+/// Longest `hostname`, in bytes.
+const LONGEST_HOSTNAME: usize = 255;
+/// Parameters whose values are nobody's to see who may only measure.
+const SECRET: [&str; 4] = ["headers", "body", "key", "password"];
 
 /// One definition.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -35,6 +39,20 @@ pub struct ScrapeModule {
 /// The definitions, by name.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ScrapeModules(BTreeMap<String, ScrapeModule>);
+
+/// What a request says.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ScrapeRequest<'a> {
+    /// Name of a definition; `http_2xx` when it is not said.
+    pub module: Option<&'a str>,
+    /// What to measure.
+    pub target: Option<&'a str>,
+    /// The name by which the target is asked for, where it is known by an address: of `http` the header `Host` and
+    /// the name of the certificate, of `tcp` with TLS the latter. Other types have no use for it.
+    pub hostname: Option<&'a str>,
+    /// How long Prometheus waits.
+    pub patience: Option<Duration>,
+}
 
 /// A measurement to be made.
 #[derive(Clone, Debug, PartialEq)]
@@ -88,16 +106,12 @@ impl ScrapeModules {
         Ok(all)
     }
 
-    /// What a request asks for. `module` is `http_2xx` when it is not said, `patience` is how long Prometheus waits.
+    /// What a request asks for.
     ///
     /// # Errors
-    /// A 400 that names `target` or `module`.
-    pub fn scrape(
-        &self,
-        module: Option<&str>,
-        target: Option<&str>,
-        patience: Option<Duration>,
-    ) -> Result<Scrape, Fault> {
+    /// A 400 that names `target`, `module` or `hostname`.
+    pub fn scrape(&self, request: &ScrapeRequest<'_>) -> Result<Scrape, Fault> {
+        let ScrapeRequest { module, target, hostname, patience } = *request;
         let name = module.unwrap_or("http_2xx");
         let module = self.0.get(name).ok_or_else(|| {
             let known = self.0.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
@@ -110,14 +124,85 @@ impl ScrapeModules {
             let text = format!("use up to {LONGEST_TARGET} characters without blanks");
             return Err(Fault::invalid("target", text));
         }
+        let hostname = hostname.filter(|name| !name.is_empty());
+        if let Some(name) = hostname
+            && (name.len() > LONGEST_HOSTNAME || !name.bytes().all(|byte| byte.is_ascii_graphic()))
+        {
+            let text = format!("use up to {LONGEST_HOSTNAME} letters, digits, dots and dashes");
+            return Err(Fault::invalid("hostname", text));
+        }
         let limit = match (module.timeout, patience.map(|patience| patience.saturating_sub(OFFSET))) {
             (Some(own), Some(left)) if !left.is_zero() => own.min(left),
             (Some(own), _) => own,
             (None, Some(left)) if !left.is_zero() => left.min(LONGEST),
             (None, _) => USUAL,
         };
-        module.scrape(target, limit)
+        let mut scrape = module.scrape(target, limit)?;
+        if let Some(name) = hostname {
+            scrape.ask_for(name)?;
+        }
+        Ok(scrape)
     }
+}
+
+impl Scrape {
+    /// Has the target asked for by a name.
+    fn ask_for(&mut self, name: &str) -> Result<(), Fault> {
+        match self.kind.as_str() {
+            "http" => {
+                let headers = self.params.entry("headers").or_insert_with(|| json!({}));
+                let Some(headers) = headers.as_object_mut() else {
+                    return Err(Fault::invalid("module", "its params have headers that are no table"));
+                };
+                let own = headers.iter().find(|(header, _)| header.eq_ignore_ascii_case("host"));
+                match own {
+                    Some((_, value)) if value.as_str() != Some(name) => {
+                        let text = format!("{name:?} is not the Host that the module's own headers name");
+                        return Err(Fault::invalid("hostname", text));
+                    }
+                    Some(_) => {}
+                    None => drop(headers.insert("Host".to_owned(), json!(name))),
+                }
+                self.params.entry("server_name").or_insert(json!(bare(name)));
+            }
+            "tcp" if self.params.get("tls").is_some_and(|tls| *tls != Value::Bool(false)) => {
+                self.params.entry("server_name").or_insert(json!(bare(name)));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// What `debug=true` shows in place of `page`, in the sections that blackbox_exporter has: what was done, the page,
+    /// the definition. Values that may be secret are left out.
+    pub fn debug_page(&self, outcome: &Value, took: Duration, page: &str) -> String {
+        let mut text = String::from("Logs for the probe:\n");
+        // Writing to a string does not fail.
+        let _ = writeln!(
+            text,
+            "measured target={:?} type={} timeout_seconds={} duration_seconds={}",
+            self.target,
+            self.kind,
+            self.limit.as_secs_f64(),
+            took.as_secs_f64()
+        );
+        let _ = writeln!(text, "outcome {outcome:#}");
+        let _ = writeln!(text, "\n\nMetrics that would have been returned:\n{page}");
+        let _ = writeln!(text, "\nModule configuration:\nprober: {}", self.kind);
+        let shown = self.params.iter().map(|(name, value)| {
+            let secret = SECRET.contains(&name.as_str());
+            (name.clone(), if secret { json!("<secret>") } else { value.clone() })
+        });
+        let _ = writeln!(text, "params: {:#}", Value::Object(shown.collect()));
+        text
+    }
+}
+
+/// A name without its port.
+fn bare(name: &str) -> &str {
+    name.rsplit_once(':')
+        .filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()))
+        .map_or(name, |(n, _)| n)
 }
 
 impl ScrapeModule {
@@ -208,8 +293,6 @@ fn span<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, 
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
     fn modules(text: &str) -> Result<ScrapeModules, String> {
@@ -224,8 +307,13 @@ mod tests {
         )
         .unwrap();
         let ask = |module: &str, target: &str, patience: f64| {
-            let scrape =
-                modules.scrape(Some(module), Some(target), Some(Duration::from_secs_f64(patience))).unwrap();
+            let request = ScrapeRequest {
+                module: Some(module),
+                target: Some(target),
+                patience: Some(Duration::from_secs_f64(patience)),
+                ..ScrapeRequest::default()
+            };
+            let scrape = modules.scrape(&request).unwrap();
             (scrape.kind.to_string(), scrape.target, Value::Object(scrape.params), scrape.limit.as_millis())
         };
         let row =
@@ -259,7 +347,8 @@ mod tests {
     fn what_is_wrong_is_named() {
         let usual = ScrapeModules::default();
         let field = |module: &str, target: Option<&str>| {
-            usual.scrape(Some(module), target, None).unwrap_err().field.unwrap()
+            let request = ScrapeRequest { module: Some(module), target, ..ScrapeRequest::default() };
+            usual.scrape(&request).unwrap_err().field.unwrap()
         };
         assert_eq!(field("nonsense", Some("x")), "module");
         assert_eq!(field("icmp", None), "target");
@@ -274,11 +363,91 @@ mod tests {
         );
     }
 
-    proptest! {
-        #[test]
-        fn any_target_is_measured_or_refused(target in ".{0,60}", module in "(icmp|tcp_connect|http_2xx|dns)") {
-            if let Ok(scrape) = ScrapeModules::default().scrape(Some(&module), Some(&target), None) {
-                prop_assert!(!scrape.target.is_empty() || target.contains(':'));
+    #[test]
+    fn a_hostname_is_what_the_target_is_asked_for_by() {
+        let modules = modules(
+            "[tls]\nprober = 'tcp'\nparams = { tls = true }\n\
+             [own]\nprober = 'http'\nparams = { headers = { host = 'a.example', authorization = 'Bearer x' } }\n",
+        )
+        .unwrap();
+        let ask = |module: &str, target: &str, hostname: &str| {
+            let (module, target, hostname) = (Some(module), Some(target), Some(hostname));
+            modules.scrape(&ScrapeRequest { module, target, hostname, patience: None })
+        };
+        let web = ask("http_2xx", "https://192.0.2.1", "www.example:8443").unwrap().params;
+        assert_eq!(web["headers"], json!({"Host": "www.example:8443"}));
+        assert_eq!(web["server_name"], "www.example");
+        assert_eq!(ask("tls", "192.0.2.1:443", "www.example").unwrap().params["server_name"], "www.example");
+        for (module, target) in [("tcp_connect", "192.0.2.1:443"), ("icmp", "192.0.2.1")] {
+            assert!(!ask(module, target, "www.example").unwrap().params.contains_key("server_name"));
+        }
+        let same = ask("own", "192.0.2.1", "a.example").unwrap();
+        assert_eq!(same.params["headers"]["host"], "a.example");
+        for hostname in ["b.example", "a b", "a\r\nx: y", &"x".repeat(300)] {
+            assert_eq!(ask("own", "192.0.2.1", hostname).unwrap_err().field.unwrap(), "hostname");
+        }
+        // Who may measure may not read what the module is asked with.
+        let shown = same.debug_page(&json!({"status": 200}), Duration::from_millis(3), "probe_success 1\n");
+        assert!(shown.starts_with("Logs for the probe:\n") && !shown.contains("Bearer"), "{shown}");
+        for part in
+            ["Metrics that would have been returned:\nprobe_success 1\n", "Module configuration:", "<secret>"]
+        {
+            assert!(shown.contains(part), "{part}: {shown}");
+        }
+    }
+
+    #[test]
+    fn many_requests_are_measured_or_refused() {
+        let modules = ScrapeModules::default();
+        let pieces = [
+            "http://",
+            "https://",
+            "192.0.2.1",
+            "2001:db8::1",
+            "[",
+            "]",
+            "]:",
+            ":",
+            "/",
+            "example.net",
+            "80",
+            "0",
+            "65536",
+            "-1",
+            " ",
+            "\r\n",
+            "\0",
+            "%00",
+            "\u{e4}",
+            "icmp",
+            "tcp_connect",
+            "dns",
+            "|",
+        ];
+        for text in imn_testkit::hostile::texts(&pieces) {
+            let (target, hostname) = text.split_once('|').unwrap_or((&text, ""));
+            for module in ["icmp", "tcp_connect", "http_2xx", "dns", target] {
+                let request = ScrapeRequest {
+                    module: Some(module),
+                    target: Some(target),
+                    hostname: Some(hostname),
+                    patience: None,
+                };
+                match modules.scrape(&request) {
+                    Ok(scrape) => {
+                        assert!(
+                            !scrape.target.chars().any(|c| c.is_control() || c.is_whitespace()),
+                            "{text:?}"
+                        );
+                        assert!(
+                            scrape.params.get("port").is_none_or(|port| port.as_u64() != Some(0)),
+                            "{text:?}"
+                        );
+                    }
+                    Err(fault) => {
+                        assert!(fault.field.is_some() && fault.message.len() < 1_000, "{text:?}: {fault}");
+                    }
+                }
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fs};
 
 use imn_contract::{
-    AgentId, ModuleType,
+    AgentId, ErrorCode, Fault, ModuleType,
     latest::{Attempt, AttemptStatus, JobState, ResultStatus, Selector},
 };
 use imn_domain::{Candidate, job_state, may_follow, select, verdict};
@@ -109,4 +109,10 @@ fn crashes_are_tried_again_until_none_is_left() {
     assert_eq!(state(2, AttemptStatus::Crashed), JobState::Dead);
     let done = verdict(attempt(1, AttemptStatus::Succeeded), 2);
     assert_eq!(done.result.unwrap().status, ResultStatus::Succeeded);
+    // The module noticed the deadline before the server did, or refused what had no time left.
+    for status in [AttemptStatus::Failed, AttemptStatus::Rejected] {
+        let error = Some(Fault::new(ErrorCode::Deadline, "not done within 1 ms"));
+        let late = verdict(Attempt { error, ..attempt(1, status) }, 2);
+        assert_eq!((late.state, late.result.unwrap().status), (JobState::TimedOut, ResultStatus::TimedOut));
+    }
 }

@@ -3,7 +3,7 @@
 use std::io;
 
 use imn_contract::Fault;
-use imn_runtime::{nats, spool, task};
+use imn_runtime::{nats, spool, task, telemetry};
 
 /// Why a module process could not start, or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +38,9 @@ pub enum Error {
     /// The module refused to start.
     #[error("start the module: {0}")]
     Module(Fault),
+    /// What it says of itself cannot be told as the environment says.
+    #[error(transparent)]
+    Telemetry(#[from] telemetry::Error),
     /// A part of the process ended that must not.
     #[error("{0}")]
     Task(#[from] task::Failure),

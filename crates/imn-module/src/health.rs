@@ -59,6 +59,7 @@ impl Pulse {
             circuits_open: desk.circuits_open,
             rounds_due: rounds.due,
             rounds_done: rounds.done,
+            rounds_skipped: rounds.skipped,
             late_p99_us: rounds.late_p99_us,
             seq: self.seq,
             epoch: self.epoch,

@@ -1,8 +1,9 @@
 //! The module SDK and the built-in measurement modules.
 //!
 //! A module is a process of its own that does one kind of measurement. Whoever writes one implements [`Module`] and
-//! calls [`run`]; `examples/hello_module.rs` is a whole one. Continuous rounds are an opt-in, [`Standing`]. The
-//! built-in modules `icmp`, `tcp`, `dns`, `http`, `stamp`, `trace`, `echo`, `faulty` and `heartbeat` use the same interface and nothing else.
+//! calls [`run`]; `examples/hello_module.rs` is a whole one, and `docs/guide/modules.md` makes one step by step.
+//! Continuous rounds are an opt-in, [`Standing`]. The built-in modules `icmp`, `tcp`, `dns`, `http`, `stamp`, `trace`,
+//! `bgp`, `echo`, `faulty` and `heartbeat` use the same interface and nothing else.
 //! A type whose measurement is one future implements [`flight::Measure`] and gets jobs and standing work from it.
 //! [`local`] measures without any network of modules, through the same engines and the same conversion.
 //!
@@ -25,6 +26,7 @@ mod http;
 mod live;
 pub mod local;
 mod log;
+mod metrics;
 mod module;
 mod perform;
 mod ping;

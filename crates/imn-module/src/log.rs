@@ -1,37 +1,33 @@
-//! The log of a module process: lines on standard error, their level changeable while it runs.
+//! The log of a module process: its level can be changed while it runs.
 
 use imn_contract::{ErrorCode, Fault};
-use tracing_subscriber::{EnvFilter, Registry, layer::SubscriberExt, reload, util::SubscriberInitExt};
+use imn_runtime::telemetry::{self, Telemetry};
 
-const DEFAULT: &str = "info,async_nats=warn";
+use crate::Error;
 
-/// Changes the level of the log.
-pub(crate) struct Level(Option<reload::Handle<EnvFilter, Registry>>);
+/// Changes the level of the log; dropping it sends what waits to be exported.
+pub(crate) struct Level(Option<Telemetry>);
 
 impl Level {
-    /// Starts the log at `IMN_LOG`, else at info. Where the host program has set up a log, that one stays.
-    pub(crate) fn start() -> Self {
-        let filter = std::env::var("IMN_LOG")
-            .ok()
-            .and_then(|text| EnvFilter::try_new(text).ok())
-            .unwrap_or_else(|| EnvFilter::new(DEFAULT));
-        let (filter, handle) = reload::Layer::new(filter);
-        let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
-        let started = tracing_subscriber::registry().with(filter).with(lines).try_init();
-        Self(started.is_ok().then_some(handle))
+    /// Starts the log and what the environment says of its export. Where the host program has set up a log, that one
+    /// stays.
+    pub(crate) fn start() -> Result<Self, Error> {
+        let variable = |name: &str| std::env::var(name).ok();
+        // Its agent names it so for everybody.
+        let instance = variable("IMN_INSTANCE").unwrap_or_else(|| "module".to_owned());
+        let started = telemetry::Config::read("imn-module", instance, variable).and_then(telemetry::start);
+        match started {
+            Ok(telemetry) => Ok(Self(Some(telemetry))),
+            Err(telemetry::Error::Twice(_)) => Ok(Self(None)),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Puts a filter such as `debug` or `imn_module=trace` in force.
     pub(crate) fn set(&self, text: &str) -> Result<(), Fault> {
-        let filter = EnvFilter::try_new(text).map_err(|error| {
-            Fault::invalid(
-                "level",
-                format!("{text:?} is no log filter such as info or imn_module=debug: {error}"),
-            )
-        })?;
-        let Some(handle) = &self.0 else {
+        let Some(telemetry) = &self.0 else {
             return Err(Fault::new(ErrorCode::Unavailable, "the log belongs to the host program"));
         };
-        handle.reload(filter).map_err(|error| Fault::new(ErrorCode::Unavailable, error.to_string()))
+        telemetry.set_filter(text).map_err(|error| Fault::invalid("level", error.to_string()))
     }
 }

@@ -10,7 +10,7 @@ use std::{
 use async_nats::HeaderMap;
 use futures::FutureExt;
 use imn_contract::{
-    Encoding, ErrorCode, Fault, encode, header,
+    Encoding, ErrorCode, Fault, JobId, encode, header,
     latest::{Attempt, AttemptStatus, ModuleConfig, Task},
     subject,
 };
@@ -18,6 +18,7 @@ use imn_runtime::{
     clock,
     nats::{Client, Error},
     task::Stop,
+    telemetry::{Messaging, Side, Step, TraceParent},
 };
 use serde_json::Value;
 use tokio::sync::Notify;
@@ -77,8 +78,43 @@ impl Shared {
         self.module.check(&Self::job(task))
     }
 
-    /// Does a task, frees its slot, and reports.
-    pub(crate) async fn perform(self: Arc<Self>, task: Task, stop: Stop, received: Instant) {
+    /// Does a task, frees its slot, and reports; `trace` is where its agent stands.
+    pub(crate) async fn perform(
+        self: Arc<Self>,
+        task: Task,
+        stop: Stop,
+        received: Instant,
+        trace: Option<TraceParent>,
+    ) {
+        let what = Messaging::new("run", Side::Server, "mmn.jobs.do");
+        let step = self.step(what, &task.job_id, task.attempt, trace);
+        let done = async {
+            tracing::debug!(job = %task.job_id, attempt = task.attempt, target = task.target, "job begun");
+            let report = self.work(task, stop, received).await;
+            if let Some(fault) = &report.attempt.error {
+                step.failed(fault);
+            }
+            self.desk.finish(&report);
+            self.changed.notify_one();
+            self.deliver(&report).await;
+            self.desk.reported(&report);
+        };
+        step.run(done).await;
+    }
+
+    fn step(&self, what: Messaging<'_>, job: &JobId, attempt: u32, trace: Option<TraceParent>) -> Step {
+        let what = Messaging {
+            job: Some(job.as_str()),
+            kind: Some(self.config.kind.as_str()),
+            agent: Some(self.config.agent.as_str()),
+            instance: Some(self.config.instance.as_str()),
+            attempt: Some(attempt),
+            ..what
+        };
+        Step::messaging(what, trace)
+    }
+
+    async fn work(self: &Arc<Self>, task: Task, stop: Stop, received: Instant) -> Arc<Report> {
         let started = clock::now_rfc3339();
         let ttl = Duration::from_millis(task.ttl_ms).min(LONGEST);
         let deadline = received + ttl;
@@ -103,11 +139,7 @@ impl Shared {
                 }
             },
         };
-        let report = Arc::new(self.report(task, started, verdict));
-        self.desk.finish(&report);
-        self.changed.notify_one();
-        self.deliver(&report).await;
-        self.desk.reported(&report);
+        Arc::new(self.report(task, started, verdict))
     }
 
     fn report(&self, task: Task, started: String, verdict: Result<Value, Fault>) -> Report {
@@ -171,7 +203,13 @@ impl Shared {
         }
         let subject = subject::attempt(&own.agent, &own.instance, &attempt.job_id);
         let id = format!("{}.{}.{}", attempt.job_id, own.agent, attempt.attempt);
-        self.client.publish_acked(&subject, attempt, Some(&id), headers).await.map(drop)
+        let what = Messaging::new("report", Side::Producer, "mmn.jobs.attempt");
+        let step = self.step(what, &attempt.job_id, attempt.attempt, TraceParent::current());
+        let published = step.run(self.client.publish_acked(&subject, attempt, Some(&id), headers)).await;
+        if published.is_err() {
+            step.failed_as("not_reported");
+        }
+        published.map(drop)
     }
 }
 

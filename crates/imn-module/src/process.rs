@@ -17,6 +17,7 @@ use imn_runtime::{
     nats::{self, Client},
     spool::Shipper,
     task::{Shutdown, Signals, Stop, Tasks},
+    telemetry::TraceParent,
 };
 use tokio::sync::Notify;
 
@@ -26,6 +27,7 @@ use crate::{
     desk::{Desk, Offer},
     health::Pulse,
     log::Level,
+    metrics,
     module::SharedModule,
     perform::Shared,
     service::{Service, Stats},
@@ -72,6 +74,7 @@ pub(crate) async fn serve(module: SharedModule, config: ModuleConfig, level: Lev
     let announcer = Arc::new(Announcer::new(introduction(module.as_ref(), &config), config.creds.as_deref()));
     let slots = config.slots.unwrap_or_else(|| module.slots()).clamp(1, MOST_SLOTS);
     let shared = Arc::new(Shared { module, client, desk: Desk::new(slots), changed: Notify::new(), config });
+    metrics::export(&shared, standing.as_ref().map(|work| Arc::clone(&work.stats)));
     let process = Process {
         service: Service::new(&shared.config, &version, format!("{:016X}", rand::random::<u64>())),
         pulse: Pulse::new(&version),
@@ -91,6 +94,7 @@ pub(crate) async fn serve(module: SharedModule, config: ModuleConfig, level: Lev
 fn connection(config: &ModuleConfig) -> nats::Config {
     nats::Config {
         credentials: config.creds.clone(),
+        authority: config.nats_ca.clone(),
         inbox_prefix: config.inbox_prefix.clone(),
         ..nats::Config::new(config.nats_url.clone(), config.instance.as_str())
     }
@@ -203,7 +207,8 @@ impl Process {
                 let name = format!("job {}", task.job_id);
                 let shared = Arc::clone(&self.shared);
                 self.answer(&message, &accepted).await;
-                self.jobs.spawn(name, shared.perform(task, stop, received));
+                let trace = TraceParent::of(message.headers.as_ref());
+                self.jobs.spawn(name, shared.perform(task, stop, received, trace));
                 self.news().await;
             }
             Offer::Running => self.answer(&message, &accepted).await,
@@ -242,8 +247,10 @@ impl Process {
             Ok(control) => self.operate(control.op),
             Err(fault) => Err(fault),
         };
+        let renewed = matches!(done, Ok(Done::Renewed));
         let (ok, drain, error) = match done {
             Ok(Done::Drain) => (true, true, None),
+            Ok(Done::Renewed) => (true, false, None),
             Ok(Done::Told(ok)) => (ok, false, None),
             Err(fault) => (false, false, Some(fault)),
         };
@@ -254,6 +261,9 @@ impl Process {
         };
         if let Err(error) = answered {
             tracing::warn!(%error, "answer lost");
+        }
+        if renewed && let Err(error) = self.shared.client.reconnect().await {
+            tracing::warn!(%error, "not connected anew");
         }
         drain
     }
@@ -280,6 +290,12 @@ impl Process {
                 }
                 self.shared.module.configure(&config)?;
                 self.revision = revision;
+            }
+            ModuleOp::Renew { jwt } => {
+                let taken = self.shared.client.renew(&jwt);
+                taken.map_err(|error| Fault::invalid("jwt", error.to_string()))?;
+                tracing::info!("credentials renewed");
+                return Ok(Done::Renewed);
             }
             ModuleOp::Cancel { job_id } => return Ok(Done::Told(desk.cancel(&job_id))),
             ModuleOp::Has { job_id } => return Ok(Done::Told(desk.has(&job_id))),
@@ -382,6 +398,7 @@ impl Process {
 
 enum Done {
     Drain,
+    Renewed,
     Told(bool),
 }
 

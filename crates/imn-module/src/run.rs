@@ -31,7 +31,7 @@ pub fn run_builtin(kind: &str) -> Result<(), Error> {
 }
 
 fn run_shared(module: SharedModule) -> Result<(), Error> {
-    let level = Level::start();
+    let level = Level::start()?;
     let config = config::read(std::io::stdin().lock())?;
     check(module.as_ref(), &config);
     // Two workers: a job that computes does not hold up the answers to others.

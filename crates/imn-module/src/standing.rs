@@ -154,6 +154,7 @@ pub(crate) struct Stats {
 pub(crate) struct Counts {
     pub due: u64,
     pub done: u64,
+    pub skipped: u64,
     pub late_p99_us: u64,
 }
 

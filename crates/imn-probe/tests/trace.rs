@@ -69,6 +69,21 @@ fn chain(lab: &Lab, names: &[&str], six: bool) -> Vec<Option<IpAddr>> {
     names.iter().map(of).collect()
 }
 
+/// Flow labels of the UDP datagrams over IPv6 in a capture file of raw IP packets, in order.
+fn flow_labels(mut capture: &[u8]) -> Vec<u32> {
+    let mut labels = Vec::new();
+    capture = &capture[24..];
+    while let Some(header) = capture.first_chunk::<16>() {
+        let length = u32::from_ne_bytes(*header[8..].first_chunk().unwrap()) as usize;
+        let packet = &capture[16..16 + length];
+        if packet[0] >> 4 == 6 && packet[6] == 17 {
+            labels.push(u32::from_be_bytes(*packet.first_chunk().unwrap()) & 0xf_ffff);
+        }
+        capture = &capture[16 + length..];
+    }
+    labels
+}
+
 /// The Python interpreter with scapy; `None` when `cargo xtask test` has not made it.
 fn python() -> Option<PathBuf> {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
@@ -215,6 +230,62 @@ fn four_equal_paths_are_found_and_never_mixed() {
         }
         assert_eq!(taken, ids, "24 flows take all four");
     }
+}
+
+/// IPv6 routers spread by the flow label (RFC 6438), or by the ports as IPv4 does: whichever it is, all is found, and a
+/// Paris trace keeps to one path.
+#[test]
+fn four_equal_ipv6_paths_are_found_by_flow_label_and_by_ports() {
+    if !require_root("four_equal_ipv6_paths_are_found_by_flow_label_and_by_ports") {
+        return;
+    }
+    let lab = Lab::from_toml(FOUR_PATHS).unwrap();
+    let (a, b) = (lab.node("a").unwrap(), lab.node("b").unwrap());
+    let target: IpAddr = b.v6().unwrap().into();
+    let engine = start(a);
+    let six = |name: String| {
+        let addresses = lab.node(&name).unwrap().addresses();
+        addresses.iter().copied().find(IpAddr::is_ipv6).unwrap()
+    };
+    let ends: BTreeSet<[IpAddr; 2]> =
+        (1..=4).map(|n| ["m", "n"].map(|side| six(format!("{side}{n}")))).collect();
+    let middle = |addresses: &[Option<IpAddr>]| [addresses[1].unwrap(), addresses[2].unwrap()];
+    // Addresses and flow label; addresses, protocol and ports, which echo requests have none of.
+    for (policy, protocols) in [("0", &PROTOCOLS[..]), ("1", &PROTOCOLS[1..])] {
+        for router in ["r1", "r2"] {
+            let node = lab.node(router).unwrap();
+            let path = "/proc/sys/net/ipv6/fib_multipath_hash_policy";
+            node.enter(|| std::fs::write(path, policy).unwrap()).unwrap();
+        }
+        for &protocol in protocols {
+            let spec = Spec { protocol, multipath: Some(Multipath::default()), ..Spec::new(1, target) };
+            let outcome = finish(&engine, spec);
+            let found: BTreeSet<[IpAddr; 2]> =
+                outcome.paths.iter().map(|path| middle(&path.addresses)).collect();
+            assert_eq!(found, ends, "policy {policy} {protocol:?}: {:#?}", outcome.paths);
+            assert!(outcome.complete, "policy {policy} {protocol:?}");
+            let mut taken = BTreeSet::new();
+            for flow in 0..24 {
+                let interval = Duration::from_millis(5);
+                let spec = Spec { protocol, flow, cycles: 10, interval, ..Spec::new(2, target) };
+                let outcome = finish(&engine, spec);
+                assert!(outcome.hops.iter().all(|hop| hop.responders.len() == 1), "{outcome:#?}");
+                taken.insert([1, 2].map(|hop: usize| outcome.hops[hop].responders[0].address));
+            }
+            assert_eq!(taken, ends, "policy {policy} {protocol:?}: 24 flows take all four");
+        }
+    }
+    // What counts is what a router sees: one label for a flow at every hop, another for another.
+    let file = tempfile::NamedTempFile::new().unwrap();
+    lab.capture("a", "r1", file.path()).unwrap();
+    for flow in [0, 1] {
+        finish(&engine, Spec { protocol: Protocol::UDP, flow, cycles: 3, ..Spec::new(3, target) });
+    }
+    lab.end_capture("a", "r1").unwrap();
+    let labels = flow_labels(&std::fs::read(file.path()).unwrap());
+    let runs: BTreeSet<u32> = labels.iter().copied().collect();
+    assert!(runs.len() == 2 && !runs.contains(&0), "{labels:x?}");
+    assert!(labels.windows(2).filter(|pair| pair[0] != pair[1]).count() == 1, "{labels:x?}");
 }
 
 #[test]

@@ -154,8 +154,12 @@ impl Settings {
     ///
     /// # Errors
     /// [`Error::File`], [`Error::Syntax`], [`Error::Unknown`].
-    pub fn with_file(mut self, path: &Path) -> Result<Self, Error> {
+    pub fn with_file(self, path: &Path) -> Result<Self, Error> {
         let text = std::fs::read_to_string(path).map_err(file::Error::io("read", path))?;
+        self.with_text(&text, path)
+    }
+
+    fn with_text(mut self, text: &str, path: &Path) -> Result<Self, Error> {
         let table: Table = text.parse().map_err(|error: toml::de::Error| Error::Syntax {
             path: path.to_owned(),
             message: error.to_string(),
@@ -403,6 +407,42 @@ mod tests {
         assert_eq!(resolve(None, false, &home[..2]).unwrap(), "/x/imn");
         assert_eq!(resolve(None, false, &home[..1]).unwrap(), "/h/.local/share/imn");
         assert!(resolve(None, false, &[]).unwrap_err().contains("--state-dir"));
+    }
+
+    #[test]
+    fn many_files_give_settings_or_worded_errors() {
+        let pieces = [
+            "listen",
+            "agent",
+            "slots",
+            "tags",
+            ".",
+            " = ",
+            "=",
+            "[",
+            "]",
+            "\n",
+            "\"",
+            "'",
+            "\"\"\"",
+            "1",
+            "-1",
+            "1e9",
+            "true",
+            "{",
+            "}",
+            ",",
+            "#",
+            "\\u0000",
+            "\u{e4}",
+            "nan",
+            "2026-11-20",
+        ];
+        for text in imn_testkit::hostile::texts(&pieces) {
+            if let Err(error) = Settings::new(KEYS).with_text(&text, Path::new("imn.toml")) {
+                assert!(!error.to_string().is_empty());
+            }
+        }
     }
 
     proptest! {

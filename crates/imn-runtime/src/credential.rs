@@ -5,18 +5,30 @@
 
 mod jwt;
 mod role;
+mod signer;
 
 use std::{
     path::{Path, PathBuf},
+    sync::{PoisonError, RwLock},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use data_encoding::BASE64URL_NOPAD;
+use imn_contract::AgentId;
 use nkeys::{KeyPair, KeyPairType};
 
 use crate::file;
 
 pub use role::{Permissions, Role};
+pub use signer::{Signer, is_signer};
+
+/// Subject, in the system account, on which a nats-server with a full resolver takes an account's new JWT.
+pub const UPDATE_ACCOUNT: &str = "$SYS.REQ.CLAIMS.UPDATE";
+/// How long a user of the system account is valid: for one errand.
+const ERRAND: Duration = Duration::from_mins(5);
+
+/// Name of the account in which everything happens.
+const ACCOUNT: &str = "IMN";
 
 /// Why keys or credentials could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -50,11 +62,13 @@ impl Error {
 
 /// The keys of a network: its operator, its system account and the account `IMN`, in which everything happens.
 pub struct Authority {
+    operator: KeyPair,
     account: KeyPair,
     system: KeyPair,
     operator_jwt: String,
     system_jwt: String,
-    account_jwt: String,
+    /// Made anew by each revocation.
+    account_jwt: RwLock<String>,
     directory: PathBuf,
 }
 
@@ -86,9 +100,11 @@ impl Authority {
         let system_jwt =
             token("system", &system_id, &|| jwt::account(&operator, &system_id, "SYS", jwt::Limits::SYSTEM))?;
         let account_jwt = token("account", &account_id, &|| {
-            jwt::account(&operator, &account_id, "IMN", jwt::Limits::FULL)
+            jwt::account(&operator, &account_id, ACCOUNT, jwt::Limits::FULL)
         })?;
-        Ok(Self { account, system, operator_jwt, system_jwt, account_jwt, directory: directory.to_owned() })
+        let account_jwt = RwLock::new(account_jwt);
+        let directory = directory.to_owned();
+        Ok(Self { operator, account, system, operator_jwt, system_jwt, account_jwt, directory })
     }
 
     /// The operator's JWT, which a server trusts.
@@ -102,8 +118,54 @@ impl Authority {
     }
 
     /// Public key and JWT of the account `IMN`.
-    pub fn account(&self) -> (String, &str) {
-        (self.account.public_key(), &self.account_jwt)
+    pub fn account(&self) -> (String, String) {
+        let jwt = self.account_jwt.read().unwrap_or_else(PoisonError::into_inner);
+        (self.account.public_key(), jwt.clone())
+    }
+
+    /// Makes a user of the system account, good for telling a nats-server of the account's new JWT at once.
+    ///
+    /// # Errors
+    /// [`Error::Key`] when signing fails.
+    pub fn system_user(&self) -> Result<Credentials, Error> {
+        let user = Applicant::default();
+        let key = user.public_key();
+        let inbox = format!("_INBOX_{key}.>");
+        user.accept(&jwt::system_user(&self.system, &key, &inbox, now_s() + ERRAND.as_secs())?)
+    }
+
+    /// Revokes keys of users: the account's JWT names them from now on, and is written. Servers are to be told.
+    ///
+    /// # Errors
+    /// [`Error::Key`] when signing fails, [`Error::File`] when it cannot be written; then nothing has changed.
+    pub fn revoke<'a>(&self, users: impl IntoIterator<Item = &'a str>) -> Result<(), Error> {
+        let mut current = self.account_jwt.write().unwrap_or_else(PoisonError::into_inner);
+        let claims = claims(&current).unwrap_or_default();
+        let before = jwt::revocations(&claims);
+        let mut revocations = before.clone();
+        for user in users {
+            revocations.entry(user.to_owned()).or_insert_with(now_s);
+        }
+        if revocations == before {
+            return Ok(());
+        }
+        // Of two JWTs of an account a server keeps the one issued later, and it counts in seconds.
+        let issued = now_s().max(claims["iat"].as_u64().unwrap_or_default() + 1);
+        let (id, full) = (self.account.public_key(), jwt::Limits::FULL);
+        let text = jwt::account_without(&self.operator, &id, ACCOUNT, full, &revocations, issued)?;
+        file::write_atomic(&self.directory.join("account.jwt"), format!("{text}\n").as_bytes())?;
+        *current = text;
+        Ok(())
+    }
+
+    /// Whether any key was ever revoked.
+    pub fn has_revoked(&self) -> bool {
+        claims(&self.account().1).is_some_and(|claims| !jwt::revocations(&claims).is_empty())
+    }
+
+    /// Whether the key of these credentials was revoked.
+    pub fn has_revoked_key(&self, user: &str) -> bool {
+        claims(&self.account().1).is_some_and(|claims| jwt::revocations(&claims).contains_key(user))
     }
 
     /// Makes a user of this role with a key of its own, valid for `lifetime`, for ever without one.
@@ -122,10 +184,17 @@ impl Authority {
         claims(&credentials.jwt).is_some_and(|claims| claims["iss"] == self.account.public_key())
     }
 
-    /// Whether credentials are of this network and say what the role may do now.
-    pub fn is_current(&self, credentials: &Credentials, role: &Role) -> bool {
-        self.has_issued(credentials)
-            && claims(&credentials.jwt).is_some_and(|claims| jwt::permits(&claims, &role.permissions()))
+    /// Vouches for the key of credentials anew: with what the role may do now, for `lifetime` from now.
+    ///
+    /// # Errors
+    /// [`Error::Key`] when signing fails.
+    pub fn renew(
+        &self,
+        credentials: &Credentials,
+        role: &Role,
+        lifetime: Option<Duration>,
+    ) -> Result<Credentials, Error> {
+        credentials.with_jwt(&self.vouch(role, &credentials.public_key(), lifetime)?)
     }
 
     /// Signs a user's JWT for a public key whose seed its owner keeps: enrollment and renewal.
@@ -142,7 +211,7 @@ impl Authority {
     }
 }
 
-/// A fresh key of a user whose JWT is still to come.
+/// A key of a user whose JWT is still to come.
 pub struct Applicant {
     user: KeyPair,
 }
@@ -163,6 +232,14 @@ impl Applicant {
     /// What an authority is to vouch for.
     pub fn public_key(&self) -> String {
         self.user.public_key()
+    }
+
+    /// Signs bytes, to show that the key is here.
+    ///
+    /// # Errors
+    /// [`Error::Key`].
+    pub fn sign(&self, bytes: &[u8]) -> Result<String, Error> {
+        sign(&self.user, bytes)
     }
 
     /// Takes the JWT.
@@ -255,9 +332,63 @@ impl Credentials {
     /// # Errors
     /// [`Error::Key`].
     pub fn sign(&self, bytes: &[u8]) -> Result<String, Error> {
-        let signature = self.user.sign(bytes).map_err(Error::key("sign with", self.user.public_key()))?;
-        Ok(BASE64URL_NOPAD.encode(&signature))
+        sign(&self.user, bytes)
     }
+
+    /// The JWT, which is no secret.
+    pub fn jwt(&self) -> &str {
+        &self.jwt
+    }
+
+    /// Signs a server's nonce, as it is to be sent.
+    pub(crate) fn prove(&self, nonce: &[u8]) -> Result<Vec<u8>, Error> {
+        self.user.sign(nonce).map_err(Error::key("sign with", self.user.public_key()))
+    }
+
+    /// The same key with another JWT.
+    ///
+    /// # Errors
+    /// [`Error::Key`] when it is none, or one of another key.
+    pub fn with_jwt(&self, jwt: &str) -> Result<Self, Error> {
+        self.applicant()?.accept(jwt)
+    }
+
+    /// The key alone, for a JWT that is still to come.
+    ///
+    /// # Errors
+    /// [`Error::Key`].
+    pub fn applicant(&self) -> Result<Applicant, Error> {
+        let user = KeyPair::from_seed(&self.seed).map_err(Error::key("read", "credentials"))?;
+        Ok(Applicant { user })
+    }
+
+    /// Whether they say what the role may do, as this program knows it.
+    pub fn permit(&self, role: &Role) -> bool {
+        claims(&self.jwt).is_some_and(|claims| jwt::permits(&claims, &role.permissions()))
+    }
+
+    /// Whether they have ended.
+    pub fn have_expired(&self) -> bool {
+        self.expires_s().is_some_and(|end| end <= now_s())
+    }
+
+    /// How long until half of their life is over, when they are to be renewed; `None`: they do not end.
+    pub fn half_life(&self) -> Option<Duration> {
+        let claims = claims(&self.jwt)?;
+        let (issued, end) = (claims["iat"].as_u64()?, claims["exp"].as_u64()?);
+        Some(Duration::from_secs((issued + end.saturating_sub(issued) / 2).saturating_sub(now_s())))
+    }
+
+    /// How long they are good for in all; `None`: they do not end.
+    pub fn lifetime(&self) -> Option<Duration> {
+        let claims = claims(&self.jwt)?;
+        Some(Duration::from_secs(claims["exp"].as_u64()?.saturating_sub(claims["iat"].as_u64()?)))
+    }
+}
+
+fn sign(user: &KeyPair, bytes: &[u8]) -> Result<String, Error> {
+    let signature = user.sign(bytes).map_err(Error::key("sign with", user.public_key()))?;
+    Ok(BASE64URL_NOPAD.encode(&signature))
 }
 
 /// The prefix of the inboxes that a user may read.
@@ -274,6 +405,16 @@ fn inbox_prefix(claims: &serde_json::Value) -> String {
 pub fn verify(public_key: &str, bytes: &[u8], signature: &str) -> bool {
     let Ok(signature) = BASE64URL_NOPAD.decode(signature.as_bytes()) else { return false };
     KeyPair::from_public_key(public_key).is_ok_and(|key| key.verify(bytes, &signature).is_ok())
+}
+
+/// What an agent signs to come in by a token: the token is of no use to whoever has another key.
+pub fn enrollment_proof(nonce: &str, agent: &AgentId, public_key: &str, token: &str) -> String {
+    format!("imn-enroll\n{nonce}\n{agent}\n{public_key}\n{token}")
+}
+
+/// What an agent signs to have its JWT renewed over HTTP.
+pub fn renewal_proof(nonce: &str, agent: &AgentId, public_key: &str) -> String {
+    format!("imn-renew\n{nonce}\n{agent}\n{public_key}")
 }
 
 /// The claims of a JWT, unverified.
@@ -328,7 +469,6 @@ fn token(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use imn_contract::AgentId;
     use proptest::prelude::*;
 
     fn agent() -> Role {
@@ -347,7 +487,7 @@ mod tests {
         std::fs::remove_file(directory.path().join("account.nk")).unwrap();
         let third = Authority::open(directory.path()).unwrap();
         assert_ne!(third.account().0, first.account().0);
-        assert_eq!(claims(third.account().1).unwrap()["sub"], third.account().0);
+        assert_eq!(claims(&third.account().1).unwrap()["sub"], third.account().0);
         assert_eq!(third.system_account(), first.system_account());
         std::fs::write(directory.path().join("account.nk"), "nonsense").unwrap();
         let error = Authority::open(directory.path()).unwrap_err().to_string();
@@ -377,12 +517,75 @@ mod tests {
     }
 
     #[test]
+    fn revocations_are_kept_and_each_makes_a_later_account() {
+        let directory = tempfile::tempdir().unwrap();
+        let authority = Authority::open(directory.path()).unwrap();
+        assert!(!authority.has_revoked());
+        let issued = |authority: &Authority| claims(&authority.account().1).unwrap()["iat"].as_u64().unwrap();
+        let first = issued(&authority);
+        authority.revoke(["UA", "UB"]).unwrap();
+        authority.revoke(["UC"]).unwrap();
+        assert!(issued(&authority) >= first + 2, "a server tells them apart by the second");
+        let account = authority.account();
+        authority.revoke(["UA"]).unwrap();
+        assert_eq!(authority.account(), account, "nothing new");
+        let reopened = Authority::open(directory.path()).unwrap();
+        assert_eq!(reopened.account(), account);
+        assert!(["UA", "UB", "UC"].iter().all(|key| reopened.has_revoked_key(key)));
+        assert!(!reopened.has_revoked_key("UD"));
+    }
+
+    #[test]
+    fn a_renewed_jwt_is_of_the_same_key() {
+        let directory = tempfile::tempdir().unwrap();
+        let authority = Authority::open(directory.path()).unwrap();
+        let issued = authority.issue(&agent(), Some(Duration::from_secs(100))).unwrap();
+        assert!(issued.half_life().unwrap() <= Duration::from_secs(50) && !issued.have_expired());
+        let renewed = authority.renew(&issued, &agent(), Some(Duration::from_secs(1000))).unwrap();
+        assert_eq!(renewed.public_key(), issued.public_key());
+        assert_eq!(renewed.lifetime(), Some(Duration::from_secs(1000)));
+        assert!(renewed.permit(&agent()) && !renewed.permit(&Role::Viewer));
+        let other = authority.issue(&agent(), None).unwrap();
+        assert_eq!(other.half_life(), None);
+        assert!(issued.with_jwt(other.jwt()).unwrap_err().to_string().contains("another key"));
+    }
+
+    #[test]
     fn only_a_user_is_vouched_for() {
         let directory = tempfile::tempdir().unwrap();
         let authority = Authority::open(directory.path()).unwrap();
         let account = authority.account().0;
         assert!(authority.vouch(&agent(), &account, None).unwrap_err().to_string().contains("no public key"));
         assert!(authority.vouch(&agent(), "U123", None).is_err());
+    }
+
+    #[test]
+    fn many_texts_are_no_credentials_of_ours() {
+        let pieces = [
+            "-----BEGIN NATS USER JWT-----",
+            "-----BEGIN USER NKEY SEED-----",
+            "------END NATS USER JWT------",
+            "\n",
+            "\r\n",
+            " ",
+            "eyJ0eXAiOiJKV1QifQ",
+            ".",
+            "eyJzdWIiOiJVIn0",
+            "e30",
+            "e",
+            "=",
+            "SU",
+            "UA",
+            "\u{e4}",
+            "\0",
+        ];
+        for text in imn_testkit::hostile::texts(&pieces) {
+            if let Ok(credentials) = Credentials::parse(&text) {
+                assert!(Credentials::parse(&credentials.text()).is_ok(), "{text:?}");
+            }
+            let _ = claims(&text);
+            assert!(!verify(&text, b"bytes", &text));
+        }
     }
 
     proptest! {

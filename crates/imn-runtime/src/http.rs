@@ -8,13 +8,35 @@ use http_body::Body;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
+    time::{Instant, sleep_until},
 };
 use tower_service::Service;
 
-use crate::task::Stop;
+use crate::{task::Stop, tls};
+
+/// Where connections come from: in the clear, or by TLS.
+#[derive(Debug)]
+pub struct Listener {
+    tcp: TcpListener,
+    tls: Option<tls::Server>,
+}
+
+impl Listener {
+    /// A listener whose connections begin with TLS, where there is some.
+    pub fn new(tcp: TcpListener, tls: Option<tls::Server>) -> Self {
+        Self { tcp, tls }
+    }
+}
+
+impl From<TcpListener> for Listener {
+    fn from(tcp: TcpListener) -> Self {
+        Self::new(tcp, None)
+    }
+}
 
 /// What clients may take.
 #[derive(Clone, Copy, Debug)]
@@ -36,30 +58,46 @@ impl Default for Limits {
 const BUFFER: usize = 64 * 1024;
 /// Pause after an error of the host itself, such as too many open files.
 const BREATH: Duration = Duration::from_millis(100);
+/// How often it is looked whether another certificate is to be shown.
+const REFRESH: Duration = Duration::from_hours(1);
 
 /// Serves until the stop; then requests in work are finished and connections closed.
 ///
 /// # Errors
 /// When connections cannot be accepted any more.
-pub async fn serve<S, B>(listener: TcpListener, service: S, stop: Stop, limits: Limits) -> io::Result<()>
+pub async fn serve<S, B>(
+    listener: impl Into<Listener>,
+    service: S,
+    stop: Stop,
+    limits: Limits,
+) -> io::Result<()>
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
+    let Listener { tcp, tls } = listener.into();
     let room = Arc::new(Semaphore::new(limits.connections));
     let mut connections = JoinSet::new();
+    let mut refresh = Instant::now() + REFRESH;
     loop {
         let accepted = tokio::select! {
             () = stop.requested() => break,
             Some(_) = connections.join_next() => continue,
-            accepted = accept(&listener, &room) => accepted,
+            () = sleep_until(refresh) => {
+                refresh += REFRESH;
+                if let Some(tls) = &tls {
+                    tls.refresh();
+                }
+                continue;
+            }
+            accepted = accept(&tcp, &room) => accepted,
         };
         match accepted {
             Ok((stream, permit)) => {
-                let (service, stop) = (service.clone(), stop.clone());
-                connections.spawn(connection(stream, service, stop, limits.head_within, permit));
+                let (service, stop, tls) = (service.clone(), stop.clone(), tls.clone());
+                connections.spawn(greet(stream, tls, service, stop, limits.head_within, permit));
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
@@ -70,7 +108,7 @@ where
             }
         }
     }
-    drop(listener);
+    drop(tcp);
     while connections.join_next().await.is_some() {}
     Ok(())
 }
@@ -89,12 +127,35 @@ async fn accept(
     Ok((stream, permit))
 }
 
-async fn connection<S, B>(
+/// Shakes hands where that is the custom, and serves.
+async fn greet<S, B>(
     stream: TcpStream,
+    tls: Option<tls::Server>,
     service: S,
     stop: Stop,
     head_within: Duration,
     _permit: OwnedSemaphorePermit,
+) where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let Some(tls) = tls else { return connection(stream, service, stop, head_within).await };
+    let shaken = stop.until(tokio::time::timeout(head_within, tls.accept(stream))).await;
+    match shaken {
+        Some(Ok(Ok(stream))) => connection(stream, service, stop, head_within).await,
+        Some(Ok(Err(error))) => tracing::debug!(%error, "TLS handshake failed"),
+        Some(Err(_)) => tracing::debug!("TLS handshake not finished in time"),
+        None => {}
+    }
+}
+
+async fn connection<S, B>(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    service: S,
+    stop: Stop,
+    head_within: Duration,
 ) where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,

@@ -14,3 +14,4 @@ pub mod process;
 pub mod spool;
 pub mod task;
 pub mod telemetry;
+pub mod tls;

@@ -5,23 +5,26 @@ mod event;
 mod stream;
 
 use std::{
-    path::PathBuf,
-    sync::Arc,
+    sync::{Arc, PoisonError, RwLock},
     time::{Duration, Instant},
 };
 
 use async_nats::{
-    ConnectOptions, HeaderMap, Message as Raw, ServerAddr, Subscriber, client::RequestErrorKind,
-    connection::State, jetstream,
+    Auth, AuthError, ConnectOptions, HeaderMap, Message as Raw, ServerAddr, Subscriber,
+    client::RequestErrorKind, connection::State, jetstream,
 };
 use bytes::Bytes;
 use imn_contract::{Encoding, Fault, Message, encode, header};
 
-use crate::telemetry::redact;
+use crate::{
+    credential::{self, Credentials},
+    telemetry::{TraceParent, redact},
+    tls::Trust,
+};
 
 pub use error::Error;
 pub use event::{Counts, Events, Violation};
-pub use stream::{Acked, Kept, bucket};
+pub use stream::{Acked, Kept, bucket, object_bucket};
 
 /// The result of an operation on NATS.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -47,8 +50,9 @@ pub struct Config {
     pub inbox_prefix: String,
     /// The name by which the server lists the connection.
     pub name: String,
-    /// Certificates of the authority that signed the server's; none: the URL's scheme decides, system roots.
-    pub authority: Option<PathBuf>,
+    /// Certificates, in PEM, of the authority that signed the server's; none: the URL's scheme decides whether there is
+    /// TLS, and this host's authorities are believed.
+    pub authority: Option<String>,
     /// How long a request or an acknowledgement is waited for, unless the call says otherwise.
     pub timeout: Duration,
 }
@@ -60,7 +64,7 @@ impl std::fmt::Debug for Config {
             .field("credentials", &self.credentials.as_ref().map(|_| "***"))
             .field("inbox_prefix", &self.inbox_prefix)
             .field("name", &self.name)
-            .field("authority", &self.authority)
+            .field("authority", &self.authority.as_ref().map(|_| "PEM"))
             .field("timeout", &self.timeout)
             .finish()
     }
@@ -88,9 +92,33 @@ impl Config {
 pub struct Client {
     inner: async_nats::Client,
     events: Events,
+    held: Option<Held>,
     timeout: Duration,
     inbox_prefix: Arc<str>,
     since: Instant,
+}
+
+/// The credentials that the next connection is made with.
+#[derive(Clone, Debug)]
+struct Held(Arc<RwLock<Arc<Credentials>>>);
+
+impl Held {
+    fn get(&self) -> Arc<Credentials> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn set(&self, credentials: Credentials) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(credentials);
+    }
+
+    /// What answers a server's nonce.
+    fn answer(&self, nonce: &[u8]) -> std::result::Result<Auth, AuthError> {
+        let credentials = self.get();
+        let mut auth = Auth::new();
+        auth.jwt = Some(credentials.jwt().to_owned());
+        auth.signature = Some(credentials.prove(nonce).map_err(AuthError::new)?);
+        Ok(auth)
+    }
 }
 
 impl Client {
@@ -101,7 +129,17 @@ impl Client {
     pub async fn connect(config: &Config) -> Result<Self> {
         let events = Events::new(&config.name);
         let recorder = events.clone();
-        let mut options = ConnectOptions::new()
+        let unreadable = |error: credential::Error| Error::Credentials { message: error.to_string() };
+        let held = config.credentials.as_deref().map(Credentials::parse).transpose().map_err(unreadable)?;
+        let held = held.map(|credentials| Held(Arc::new(RwLock::new(Arc::new(credentials)))));
+        let mut options = match held.clone() {
+            // Asked at each connection, so that renewed credentials are used from the next one on.
+            Some(held) => {
+                ConnectOptions::with_auth_callback(move |nonce| std::future::ready(held.answer(&nonce)))
+            }
+            None => ConnectOptions::new(),
+        };
+        options = options
             .name(&config.name)
             .custom_inbox_prefix(&config.inbox_prefix)
             .subscription_capacity(SUBSCRIPTION_CAPACITY)
@@ -116,28 +154,28 @@ impl Client {
                 recorder.record(event);
                 std::future::ready(())
             });
-        if let Some(text) = &config.credentials {
-            options = options
-                .credentials(text)
-                .map_err(|error| Error::Credentials { message: error.to_string() })?;
-        }
-        if let Some(authority) = &config.authority {
-            options = options.add_root_certificates(authority.clone()).require_tls(true);
-        }
         let unfit = |message: String| Error::Connect { url: redact(&config.url), message };
+        if config.authority.is_some() || config.url.contains("tls://") {
+            let trust = config.authority.clone().map_or(Trust::System, Trust::Pem);
+            let tls = trust.client().map_err(|error| unfit(error.to_string()))?;
+            options = options.tls_client_config(tls).require_tls(true);
+        }
         let mut servers: Vec<ServerAddr> = Vec::new();
         for url in config.url.split(',').map(str::trim).filter(|url| !url.is_empty()) {
             servers.push(url.parse().map_err(|error: std::io::Error| unfit(error.to_string()))?);
         }
         let Some(first) = servers.first() else { return Err(unfit("no url is given".to_owned())) };
         // The client does not use what stands in a URL.
-        if let (Some(user), Some(password)) = (first.username(), first.password()) {
+        if held.is_none()
+            && let (Some(user), Some(password)) = (first.username(), first.password())
+        {
             options = options.user_and_password(user.to_owned(), password.to_owned());
         }
         let inner = options.connect(servers).await.map_err(|error| unfit(error.to_string()))?;
         Ok(Self {
             inner,
             events,
+            held,
             timeout: config.timeout,
             inbox_prefix: config.inbox_prefix.as_str().into(),
             since: Instant::now(),
@@ -152,6 +190,35 @@ impl Client {
     /// What the connection says on its own.
     pub fn events(&self) -> &Events {
         &self.events
+    }
+
+    /// The credentials that the next connection is made with; none on a server without authentication.
+    pub fn credentials(&self) -> Option<Arc<Credentials>> {
+        self.held.as_ref().map(Held::get)
+    }
+
+    /// Takes a renewed JWT of the same key, for the next connection: [`Client::reconnect`] makes it at once.
+    ///
+    /// # Errors
+    /// [`Error::Credentials`] when it is none, or one of another key, or the connection has no credentials.
+    pub fn renew(&self, jwt: &str) -> Result<()> {
+        let refused = |message: String| Error::Credentials { message };
+        let Some(held) = &self.held else {
+            return Err(refused("this connection was made without".to_owned()));
+        };
+        held.set(held.get().with_jwt(jwt).map_err(|error| refused(error.to_string()))?);
+        Ok(())
+    }
+
+    /// Connects anew, after what was sent has been handed over. Subscriptions stay.
+    ///
+    /// # Errors
+    /// [`Error::Client`] when the connection was closed for good.
+    pub async fn reconnect(&self) -> Result<()> {
+        const OPERATION: &str = "connect anew";
+        // What a server that is away has not taken is lost either way.
+        let _ = tokio::time::timeout(self.timeout, self.inner.flush()).await;
+        self.send(OPERATION, "", self.inner.force_reconnect()).await
     }
 
     /// Whether the connection is up at this moment.
@@ -422,6 +489,9 @@ fn write<M: Message>(
     })?;
     headers.insert(header::SCHEMA, M::schema());
     headers.insert(header::CONTENT_TYPE, encoding.content_type());
+    if let Some(trace) = TraceParent::current() {
+        headers.insert(header::TRACEPARENT, trace.as_str());
+    }
     Ok((headers, payload))
 }
 

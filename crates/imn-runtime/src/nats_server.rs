@@ -4,6 +4,7 @@ mod place;
 
 use std::{
     io,
+    net::{IpAddr, SocketAddr},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     process::Stdio,
@@ -129,6 +130,19 @@ pub struct Config {
     pub directory: PathBuf,
     /// The program; none: `IMN_NATS_BIN`, then `PATH` and the system directories.
     pub binary: Option<PathBuf>,
+    /// Where clients of other hosts connect, by TLS; none: this host's clients only.
+    pub public: Option<Public>,
+}
+
+/// How a server is reached from elsewhere.
+#[derive(Clone, Debug)]
+pub struct Public {
+    /// Its address; port 0 chooses one, which is kept.
+    pub listen: SocketAddr,
+    /// File of its certificate and those above it.
+    pub chain: PathBuf,
+    /// File of its key.
+    pub key: PathBuf,
 }
 
 /// What the server is at.
@@ -146,6 +160,7 @@ pub struct Status {
 #[derive(Debug)]
 pub struct NatsServer {
     ports: Ports,
+    host: IpAddr,
     status: watch::Receiver<Status>,
     // Before the signal, whose loss would ask the task to stop the server: a drop aborts the task first.
     tasks: Tasks,
@@ -161,9 +176,9 @@ impl NatsServer {
     /// [`Error`]: each says what to do about it.
     pub async fn start(config: &Config, authority: &Authority) -> Result<Self, Error> {
         let place = Place::prepare(config, authority)?;
-        let ports = place.ports;
+        let (ports, host) = (place.ports, place.host);
         let readiness = Readiness {
-            url: ports.url(),
+            url: place.url(),
             credentials: authority.issue(&Role::Server, Some(Duration::from_hours(1)))?.text(),
         };
         let deadline = Arc::new(OnceLock::new());
@@ -178,12 +193,25 @@ impl NatsServer {
         let stop = shutdown.stop();
         let mut tasks = Tasks::new();
         tasks.spawn("nats-server", async move { runner.supervise(running, sender, stop).await });
-        Ok(Self { ports, status, tasks, shutdown, deadline })
+        Ok(Self { ports, host, status, tasks, shutdown, deadline })
     }
 
-    /// Where clients connect: `nats://127.0.0.1:PORT`.
+    /// Where this host's clients connect: `nats://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
-        self.ports.url()
+        self.ports.url(self.host)
+    }
+
+    /// The port that clients connect to.
+    pub fn port(&self) -> u16 {
+        self.ports.client
+    }
+
+    /// Has the server read its certificate again.
+    pub fn reload(&self) {
+        let process = self.pid().and_then(Identity::of);
+        if let Some(Err(error)) = process.map(|process| process.signal(Signal::SIGHUP)) {
+            tracing::warn!(%error, "nats-server not told of its new certificate");
+        }
     }
 
     /// Its monitoring page: `http://127.0.0.1:PORT`.
@@ -303,7 +331,7 @@ impl Runner {
             }
             return Err(error);
         }
-        tracing::info!(pid = running.identity.pid, url = self.place.ports.url(), "nats-server started");
+        tracing::info!(pid = running.identity.pid, url = self.place.url(), "nats-server started");
         Ok(running)
     }
 

@@ -12,7 +12,7 @@ mod ship;
 
 use std::{
     collections::{BTreeMap, HashSet, VecDeque},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -27,7 +27,7 @@ use imn_contract::{
 pub use error::Error;
 pub use ship::Shipper;
 
-use crate::clock::now_us;
+use crate::{clock::now_us, file};
 use disk::{Disk, Header};
 
 /// Rounds wait at most this long before they are sealed.
@@ -107,8 +107,11 @@ struct Inner {
     progress_us: Option<i64>,
     progress_written: Option<i64>,
     dirty: bool,
-    full: bool,
+    /// Why it is full, if it is.
+    full: Option<String>,
     free_checked: Option<Instant>,
+    /// Why batches do not leave, if they do not.
+    stuck: Option<String>,
 }
 
 /// One partition: a stream of batches with an epoch of its own.
@@ -154,8 +157,9 @@ impl Spool {
             progress_us,
             progress_written: progress_us,
             dirty: true,
-            full: false,
+            full: None,
             free_checked: None,
+            stuck: None,
         };
         Ok(Self { config, inner: Mutex::new(inner), recovered })
     }
@@ -255,10 +259,10 @@ impl Spool {
     /// Whether new rounds are to be skipped as recorded gaps: the spool has reached its size, or the disk is nearly
     /// full.
     pub fn is_full(&self) -> bool {
-        self.lock().full
+        self.lock().full.is_some()
     }
 
-    /// What waits to be committed.
+    /// What waits to be committed, and why it does where that is not as it should be.
     pub fn state(&self) -> SpoolState {
         let inner = self.lock();
         let now_us = now_us();
@@ -276,7 +280,13 @@ impl Spool {
         if oldest < i64::MAX {
             state.oldest_s = u64::try_from((now_us - oldest) / 1_000_000).unwrap_or(0);
         }
+        state.trouble = inner.full.clone().or_else(|| inner.stuck.clone());
         state
+    }
+
+    /// Takes note of why batches do not leave, or that they do.
+    pub(super) fn set_stuck(&self, why: Option<String>) {
+        self.lock().stuck = why;
     }
 
     /// Whether everything appended is committed.
@@ -351,6 +361,7 @@ impl Spool {
 
     fn seal(&self, all: bool) -> Result<(), Error> {
         let mut inner = self.lock();
+        inner.measure(&self.config);
         inner.disk.reopen_if_broken(&self.config.dir)?;
         for number in 0..inner.parts.len() {
             let open = &inner.parts[number].open;
@@ -375,7 +386,6 @@ impl Spool {
             }
         }
         inner.note_floor();
-        inner.measure(&self.config);
         Ok(())
     }
 
@@ -500,16 +510,22 @@ impl Inner {
         self.free_checked = Some(Instant::now());
         let held: u64 =
             self.parts.iter().flat_map(|part| &part.sealed).map(|(_, header)| u64::from(header.bytes)).sum();
-        let full =
-            held >= config.max_bytes || free_bytes(&config.dir).is_some_and(|free| free < FREE_RESERVE);
-        if full != self.full {
-            self.full = full;
-            if full {
-                tracing::error!(dir = %config.dir.display(), held, "spool full: new rounds become gaps");
-            } else {
-                tracing::info!(dir = %config.dir.display(), held, "spool takes rounds again");
-            }
+        let dir = config.dir.display();
+        let why = if held >= config.max_bytes {
+            Some(format!("it holds {} MB that the server has not committed", held >> 20))
+        } else {
+            let scarce = file::free_bytes(&config.dir).ok().filter(|free| *free < FREE_RESERVE);
+            scarce.map(|free| {
+                format!("{} MB are free for {dir}; free more than {}", free >> 20, FREE_RESERVE >> 20)
+            })
+        };
+        let full = why.map(|why| format!("spool full, new rounds become gaps: {why}"));
+        match (&self.full, &full) {
+            (None, Some(why)) => tracing::error!(%dir, held, "{why}"),
+            (Some(_), None) => tracing::info!(%dir, held, "spool takes rounds again"),
+            _ => {}
         }
+        self.full = full;
     }
 }
 
@@ -566,9 +582,4 @@ fn gap_size(gap: &Gap) -> usize {
 
 fn plain_size(rounds: &[Round], gaps: &[Gap]) -> usize {
     rounds.iter().map(round_size).sum::<usize>() + gaps.iter().map(gap_size).sum::<usize>()
-}
-
-fn free_bytes(dir: &Path) -> Option<u64> {
-    let stat = rustix::fs::statvfs(dir).ok()?;
-    Some(stat.f_bavail * stat.f_frsize)
 }

@@ -1,24 +1,43 @@
-//! What a process says of itself: logs on standard error, in the journal or to syslog, metrics for Prometheus, and no
-//! secret in either.
+//! What a process says of itself: logs on standard error, in the journal or to syslog, metrics for Prometheus, all of it
+//! and traces over OTLP, and no secret in any of them.
 
 mod exposition;
+mod journal;
+mod line;
 mod metric;
+mod otlp;
+mod redact;
 mod syslog;
+mod trace;
 
 use std::{fmt, path::Path};
 
-use serde::{Deserialize, Deserializer};
 use tracing_subscriber::{
-    EnvFilter, Layer, Registry, layer::SubscriberExt, registry::LookupSpan, reload, util::SubscriberInitExt,
+    EnvFilter, Layer, Registry,
+    filter::{LevelFilter, Targets},
+    fmt::format,
+    layer::SubscriberExt,
+    registry::LookupSpan,
+    reload,
+    util::SubscriberInitExt,
 };
 
+use otlp::{Exporter, Inlets, Who};
+
 pub use exposition::negotiated;
-pub use metric::Metrics;
+pub use metric::{Figure, Metrics, Value};
+pub use otlp::{Config as Otlp, ConfigError as OtlpError, Exports, export_page, handed_on};
+pub use redact::{Redactor, Secret, redact};
+pub use trace::{Messaging, Side, Step, TraceParent};
 
 /// What is logged when nothing else is asked for.
 pub const DEFAULT_FILTER: &str = "info,async_nats=warn,fjall=warn,lsm_tree=warn";
 /// The variable that asks for something else, such as `debug` or `info,imn_agent=trace`.
 pub const FILTER_VARIABLE: &str = "IMN_LOG";
+/// The variable that names the form of lines.
+const FORMAT_VARIABLE: &str = "IMN_LOG_FORMAT";
+/// The variable that has addresses and names of hosts hidden.
+const REDACT_VARIABLE: &str = "IMN_REDACT_PII";
 
 /// The form of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -74,194 +93,203 @@ pub enum Error {
         /// Why not.
         source: std::io::Error,
     },
+    /// A variable says nothing that could be done.
+    #[error("{name}={value}: use {expected}")]
+    Variable {
+        /// Its name.
+        name: &'static str,
+        /// Its value.
+        value: String,
+        /// What it may be.
+        expected: &'static str,
+    },
+    /// Nothing can be exported so.
+    #[error(transparent)]
+    Endpoint(OtlpError),
+    /// The exporting thread cannot be had.
+    #[error("start the export of telemetry: {message}")]
+    Export {
+        /// Why not.
+        message: String,
+    },
     /// This process logs already.
     #[error("start the log: {0}")]
     Twice(String),
 }
 
-/// Changes what is logged while the process runs.
-#[derive(Clone)]
-pub struct LogFilter {
-    handle: reload::Handle<EnvFilter, Registry>,
+/// How a process tells of itself.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What the program is, such as `imn-agent`; `OTEL_SERVICE_NAME` goes before it.
+    pub service: String,
+    /// Which one of its kind it is.
+    pub instance: String,
+    /// Where log lines go.
+    pub place: Place,
+    /// What is logged; absent: what `IMN_LOG` says, else [`DEFAULT_FILTER`].
+    pub filter: Option<String>,
+    /// The form of lines on standard error.
+    pub format: Format,
+    /// Whether addresses and names of hosts are hidden.
+    pub redact_pii: bool,
+    /// Where all of it is exported; absent: nowhere.
+    pub otlp: Option<Otlp>,
 }
 
-impl fmt::Debug for LogFilter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LogFilter").finish_non_exhaustive()
+impl Config {
+    /// Lines for people on standard error, secrets hidden, nothing exported.
+    pub fn new(service: impl Into<String>, instance: impl Into<String>) -> Self {
+        Self {
+            service: service.into(),
+            instance: instance.into(),
+            place: Place::default(),
+            filter: None,
+            format: Format::default(),
+            redact_pii: false,
+            otlp: None,
+        }
+    }
+
+    /// As [`Config::new`], and what variables say: `IMN_LOG_FORMAT`, `IMN_REDACT_PII` and those of [`Otlp::read`].
+    ///
+    /// # Errors
+    /// [`Error::Variable`] and [`Error::Endpoint`], which name the variable.
+    pub fn read(
+        service: impl Into<String>,
+        instance: impl Into<String>,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, Error> {
+        let variable = |name: &str| variable(name).filter(|text| !text.trim().is_empty());
+        let mut config = Self::new(service, instance);
+        let wrong = |name, value, expected| Error::Variable { name, value, expected };
+        config.format = match variable(FORMAT_VARIABLE).as_deref() {
+            Some("json") => Format::Json,
+            Some("text") | None => Format::Text,
+            Some(other) => return Err(wrong(FORMAT_VARIABLE, other.to_owned(), "text or json")),
+        };
+        config.redact_pii = match variable(REDACT_VARIABLE).as_deref() {
+            Some("true" | "1") => true,
+            Some("false" | "0") | None => false,
+            Some(other) => return Err(wrong(REDACT_VARIABLE, other.to_owned(), "true or false")),
+        };
+        config.otlp = Otlp::read(variable).map_err(Error::Endpoint)?;
+        Ok(config)
     }
 }
 
-impl LogFilter {
+/// Changes what is logged while the process runs. Dropping the last one sends what waits to be exported.
+#[derive(Debug)]
+pub struct Telemetry {
+    filters: Filters,
+    _exporter: Option<Exporter>,
+}
+
+struct Filters(Vec<reload::Handle<EnvFilter, Registry>>);
+
+impl fmt::Debug for Filters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Filters").finish_non_exhaustive()
+    }
+}
+
+impl Telemetry {
     /// Replaces the filter.
     ///
     /// # Errors
     /// [`Error::Filter`]; then the old one stays.
-    pub fn set(&self, filter: &str) -> Result<(), Error> {
-        let parsed = parse(filter)?;
-        self.handle
-            .reload(parsed)
-            .map_err(|error| Error::Filter { filter: filter.to_owned(), message: error.to_string() })
+    pub fn set_filter(&self, filter: &str) -> Result<(), Error> {
+        for handle in &self.filters.0 {
+            handle
+                .reload(parse(filter)?)
+                .map_err(|error| Error::Filter { filter: filter.to_owned(), message: error.to_string() })?;
+        }
+        Ok(())
     }
 }
 
-/// Starts the log of this process on standard error. `filter` of the caller goes before `IMN_LOG`, that before
-/// [`DEFAULT_FILTER`].
+/// Starts the log of this process and the export of what it says. What is returned is to be kept until its end.
 ///
 /// # Errors
 /// [`Error`].
-pub fn init(filter: Option<&str>, format: Format) -> Result<LogFilter, Error> {
-    init_at(Place::Stderr, filter, format)
-}
-
-/// Starts the log of this process, as [`init`]; `format` is that of lines on standard error.
-///
-/// # Errors
-/// [`Error`].
-pub fn init_at(place: Place, filter: Option<&str>, format: Format) -> Result<LogFilter, Error> {
+pub fn start(config: Config) -> Result<Telemetry, Error> {
+    let redactor = Redactor::new(config.redact_pii);
+    redactor.enforce();
     let variable = std::env::var(FILTER_VARIABLE).ok().filter(|text| !text.trim().is_empty());
-    let text = filter.map(str::to_owned).or(variable).unwrap_or_else(|| DEFAULT_FILTER.to_owned());
-    let (layer, handle) = reload::Layer::new(parse(&text)?);
-    let registry = tracing_subscriber::registry().with(layer);
-    let started = registry.with(lines(place, format)?).try_init();
+    let text = config.filter.or(variable).unwrap_or_else(|| DEFAULT_FILTER.to_owned());
+    let (filter, handle) = reload::Layer::new(parse(&text)?);
+    let mut filters = vec![handle];
+    let mut layers = vec![lines(config.place, config.format, redactor)?.with_filter(filter).boxed()];
+    let who = Who { service: config.service, instance: config.instance };
+    let exported = config.otlp.map(|otlp| Exporter::start(otlp, &who)).transpose()?;
+    let (exporter, Inlets { tracer, logs }) = match exported {
+        Some((exporter, inlets)) => (Some(exporter), inlets),
+        None => (None, Inlets { tracer: None, logs: None }),
+    };
+    if let Some(logs) = logs {
+        let (filter, handle) = reload::Layer::new(parse(&text)?);
+        filters.push(handle);
+        layers.push(logs.with_filter(filter).boxed());
+    }
+    if let Some(tracer) = tracer {
+        trace::exported();
+        let only = Targets::new().with_target(trace::TARGET, LevelFilter::INFO);
+        let layer =
+            tracing_opentelemetry::layer().with_tracer(tracer).with_location(false).with_threads(false);
+        let layer = layer.with_tracked_inactivity(false).with_target(false).with_level(false);
+        layers.push(layer.with_filter(only).boxed());
+    }
+    let started = tracing_subscriber::registry().with(layers).try_init();
     started.map_err(|error| Error::Twice(error.to_string()))?;
-    Ok(LogFilter { handle })
+    Ok(Telemetry { filters: Filters(filters), _exporter: exporter })
 }
 
 type Lines<S> = Box<dyn Layer<S> + Send + Sync>;
 
-fn lines<S>(place: Place, format: Format) -> Result<Lines<S>, Error>
+fn lines<S>(place: Place, form: Format, redactor: Redactor) -> Result<Lines<S>, Error>
 where
     S: tracing::Subscriber + for<'a> LookupSpan<'a>,
 {
     let refused = |place| move |source| Error::Place { place, source };
     let stderr = || tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    Ok(match (place, format) {
+    let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    Ok(match (place, form) {
         (Place::Stderr, Format::Text) => {
-            stderr().with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).boxed()
+            let form = format().with_ansi(is_terminal);
+            let layer = stderr().with_ansi(is_terminal).fmt_fields(line::Fields(redactor));
+            layer.event_format(line::Text(form)).boxed()
         }
-        (Place::Stderr, Format::Json) => stderr().json().flatten_event(true).boxed(),
-        (Place::Journal, _) => tracing_journald::layer().map_err(refused("the journal"))?.boxed(),
-        (Place::Syslog, _) => syslog::layer(Path::new(syslog::SOCKET)).map_err(refused(syslog::SOCKET))?,
+        (Place::Stderr, Format::Json) => {
+            let form = format().json().flatten_event(true);
+            let layer = stderr().with_ansi(false).fmt_fields(format::JsonFields::new());
+            layer.event_format(line::Json(form, redactor)).boxed()
+        }
+        (Place::Journal, _) => {
+            journal::layer(Path::new(journal::SOCKET), redactor).map_err(refused("the journal"))?.boxed()
+        }
+        (Place::Syslog, _) => {
+            syslog::layer(Path::new(syslog::SOCKET), redactor).map_err(refused(syslog::SOCKET))?
+        }
     })
 }
 
+/// Spans that are exported are no part of lines.
 fn parse(filter: &str) -> Result<EnvFilter, Error> {
-    EnvFilter::builder()
-        .parse(filter)
-        .map_err(|error| Error::Filter { filter: filter.to_owned(), message: error.to_string() })
-}
-
-/// A text that is never shown: `{:?}` and `{}` give `***`.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Keeps a text.
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// The text itself, for the place that needs it.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
-impl fmt::Display for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
-impl<'de> Deserialize<'de> for Secret {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer).map(Self)
-    }
-}
-
-/// A text of others, with `***` in the place of what looks like a secret: seeds of nkeys, JWTs, and the user and
-/// password of a URL.
-pub fn redact(text: &str) -> String {
-    let part_of_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(start) = rest.find(part_of_word) {
-        let (before, from) = rest.split_at(start);
-        let end = from.find(|c| !part_of_word(c)).unwrap_or(from.len());
-        let (word, after) = from.split_at(end);
-        out.push_str(before);
-        out.push_str(if is_secret(word) { "***" } else { word });
-        rest = after;
-        if let Some(authority) = after.strip_prefix("://") {
-            out.push_str("://");
-            rest = authority;
-            // A password may hold a `/` or `@` that should have been escaped: the last `@` before a gap counts.
-            let gap = authority
-                .find(|c: char| c.is_whitespace() || matches!(c, ',' | '"'))
-                .unwrap_or(authority.len());
-            if let Some(at) = authority[..gap].rfind('@') {
-                out.push_str("***");
-                rest = &authority[at..];
-            }
-        }
-    }
-    out.push_str(rest);
-    out
-}
-
-fn is_secret(word: &str) -> bool {
-    let base32 = |c: char| c.is_ascii_uppercase() || ('2'..='7').contains(&c);
-    let seed = word.len() == 58 && word.starts_with('S') && word.chars().all(base32);
-    let jwt = word.starts_with("eyJ") && word.matches('.').count() == 2;
-    seed || jwt
+    let wrong = |message: String| Error::Filter { filter: filter.to_owned(), message };
+    let quiet = format!("{}=off", trace::TARGET).parse();
+    let parsed = EnvFilter::builder().parse(filter).map_err(|error| wrong(error.to_string()))?;
+    Ok(parsed.add_directive(
+        quiet.map_err(|error: tracing_subscriber::filter::ParseError| wrong(error.to_string()))?,
+    ))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn secrets_are_not_shown_and_the_rest_is() {
-        let user = nkeys::KeyPair::new_user();
-        let seed = user.seed().unwrap();
-        let text =
-            format!("user {} seed \"{seed}\" jwt=eyJ0eXAi.eyJqdGki.c2ln, at 10:20.", user.public_key());
-        let shown = format!("user {} seed \"***\" jwt=***, at 10:20.", user.public_key());
-        assert_eq!(redact(&text), shown);
-        assert_eq!(
-            redact("nats://u:p/w@h:4222,tls://x:y@z see http://h/@a"),
-            "nats://***@h:4222,tls://***@z see http://***@a"
-        );
-        let secret = Secret::new("open sesame");
-        assert_eq!(format!("{secret} {secret:?}"), "*** ***");
-        assert_eq!(secret.expose(), "open sesame");
-    }
 
     #[test]
     fn a_filter_that_is_none_is_worded() {
         assert!(parse("info,imn_agent=trace").is_ok());
         let error = parse("imn=loud").unwrap_err().to_string();
         assert!(error.contains("imn=loud") && error.contains("use a level such as info"), "{error}");
-    }
-
-    proptest! {
-        #[test]
-        fn what_holds_no_secret_stays_as_it_is(text in "[ a-z0-9.:/é\"-]{0,60}") {
-            prop_assume!(!text.contains("eyj"));
-            prop_assert_eq!(redact(&text), text);
-        }
-
-        #[test]
-        fn any_text_can_be_redacted(text in ".{0,80}") {
-            let once = redact(&text);
-            prop_assert_eq!(redact(&once), once.clone());
-        }
     }
 }

@@ -44,7 +44,7 @@ impl Drop for State {
 }
 
 fn config(directory: &Path) -> Config {
-    Config { directory: directory.join("nats"), binary: None }
+    Config { directory: directory.join("nats"), binary: None, public: None }
 }
 
 async fn start(directory: &Path) -> (Authority, NatsServer) {

@@ -8,7 +8,9 @@ mod column;
 mod decode;
 mod document;
 mod edge;
+mod enroll;
 mod etag;
+mod export;
 mod files;
 mod history;
 mod idempotency;
@@ -16,6 +18,8 @@ mod import;
 mod jobs;
 mod keys;
 mod limit;
+mod listing;
+mod logs;
 mod measurable;
 mod meta;
 mod modules;
@@ -23,13 +27,16 @@ mod observed;
 mod page;
 mod policy;
 mod problem;
+mod registry;
 mod rounds;
 mod scrape;
 mod target;
 mod targets;
 mod text;
 mod tiers;
+mod tokens;
 mod watch;
+mod why;
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -40,6 +47,8 @@ use utoipa_axum::router::OpenApiRouter;
 
 pub use auth::{AdmitError, Minted, Role, admit, fresh_token, is_token, mint};
 pub use document::openapi;
+
+pub(crate) use auth::{hash, hex};
 
 use imn_runtime::http;
 
@@ -81,7 +90,7 @@ fn with_limits(context: Context, limits: Limits) -> Router {
         document: meta::Document(document::text().into()),
     };
     let (guarded, _) = guarded().split_for_parts();
-    let (open, _) = meta::routes().merge(scrape::routes()).split_for_parts();
+    let (open, _) = meta::routes().merge(scrape::routes()).merge(enroll::routes()).split_for_parts();
     let guarded = guarded
         .route_layer(middleware::from_fn_with_state(api.clone(), idempotency::once))
         .route_layer(middleware::from_fn_with_state(api.clone(), auth::guard));
@@ -97,21 +106,26 @@ fn guarded() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
         .merge(targets::routes())
         .merge(import::routes())
+        .merge(export::routes())
         .merge(observed::routes())
         .merge(bgp::routes())
         .merge(watch::routes())
         .merge(tiers::routes())
         .merge(agents::routes())
         .merge(modules::routes())
+        .merge(registry::routes())
+        .merge(logs::routes())
         .merge(jobs::routes())
         .merge(files::routes())
         .merge(keys::routes())
+        .merge(tokens::routes())
         .merge(audit::routes())
 }
 
 /// Serves until the end is asked for; requests in work are finished, event streams end.
 pub(crate) async fn serve(listener: TcpListener, context: Context) -> std::io::Result<()> {
     let stop = context.stop.clone();
+    let listener = http::Listener::new(listener, context.config.tls.clone());
     http::serve(listener, router(context), stop, http::Limits::default()).await
 }
 
@@ -122,7 +136,8 @@ pub(crate) fn check_listener(address: SocketAddr) -> Result<(), Error> {
     }
     let message = format!(
         "plain HTTP is served on loopback only, and {address} is not: API keys would cross the network in the \
-         clear; use --listen 127.0.0.1:{} and reach it through a tunnel or a TLS proxy on this host",
+         clear; serve TLS with --tls (a certificate of this network's own authority) or --tls-cert and --tls-key, or \
+         listen on 127.0.0.1:{}",
         address.port()
     );
     Err(Error::Config { message })

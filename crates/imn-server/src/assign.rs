@@ -13,6 +13,9 @@ use imn_contract::TargetId;
 use imn_domain::Unmet;
 use tokio::sync::Notify;
 
+use plan::Plan;
+
+pub(crate) use plan::Standing;
 pub(crate) use publish::{Parts, Publisher};
 
 /// Tells the publisher of assignments that something changed; cheap to clone.
@@ -26,6 +29,8 @@ struct Shared {
     asked: Mutex<Asked>,
     notify: Notify,
     shortfalls: Mutex<Vec<Shortfall>>,
+    /// The publisher's, for others to ask.
+    plan: Mutex<Plan>,
 }
 
 /// What is to be looked at anew.
@@ -73,6 +78,15 @@ impl Assigner {
     /// The demands of a tier that are not met.
     pub(crate) fn shortfalls(&self, tier: &str) -> Vec<Shortfall> {
         lock(&self.shared.shortfalls).iter().filter(|shortfall| shortfall.tier == tier).cloned().collect()
+    }
+
+    /// How every agent stands to a target, by type; `None` when the target is not to be measured, or not yet.
+    pub(crate) fn explain(&self, target: &TargetId) -> Option<Vec<Standing>> {
+        self.plan().explain(target)
+    }
+
+    fn plan(&self) -> MutexGuard<'_, Plan> {
+        lock(&self.shared.plan)
     }
 
     fn ask(&self, change: impl FnOnce(&mut Asked)) {

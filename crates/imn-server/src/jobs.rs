@@ -2,21 +2,24 @@
 
 mod open;
 mod outbox;
+mod schemas;
 mod service;
 mod settle;
 mod submit;
+mod sweep;
 
 use std::sync::Arc;
 
 use imn_contract::{
-    ErrorCode, Fault, JobId,
+    AgentId, ErrorCode, Fault, JobId, ModuleType,
     latest::{JobState, JobView, ResultStatus, TaskView},
 };
-use imn_runtime::nats::Client;
+use imn_runtime::nats::{self, Client};
 use imn_store::{Catalog, CatalogError, Job};
 
 use crate::{clock, live::Hub, metrics::Metrics, registry::Registry, streams::Streams};
 use open::Open;
+use schemas::Schemas;
 
 pub(crate) use outbox::Outbox;
 
@@ -35,6 +38,7 @@ struct Shared {
     streams: Streams,
     open: Open,
     outbox: Outbox,
+    schemas: Schemas,
 }
 
 /// What a desk works with.
@@ -51,9 +55,19 @@ pub(crate) struct Parts {
 impl Desk {
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts { client, catalog, registry, hub, metrics, streams, outbox } = parts;
-        let open = Open::default();
-        let shared = Shared { client, catalog, registry, hub, metrics, streams, open, outbox };
+        let (open, schemas) = (Open::default(), Schemas::default());
+        let shared = Shared { client, catalog, registry, hub, metrics, streams, open, outbox, schemas };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// Tasks of a type that are accepted and have not ended, in the queue or in work.
+    pub(crate) fn open_tasks(&self, kind: &ModuleType) -> u32 {
+        self.shared.open.of_type(kind)
+    }
+
+    /// Open tasks of each agent and type that has any.
+    pub(crate) fn depths(&self) -> Vec<(AgentId, ModuleType, u32)> {
+        self.shared.open.depths()
     }
 
     /// The authoritative state of a job.
@@ -109,8 +123,26 @@ fn unknown(id: &JobId) -> Fault {
         .at("job_id")
 }
 
+/// The name, within the server, of the fault of a full disk; the contract has none, and says `unavailable`.
+pub(crate) const NO_SPACE: &str = "no_space";
+
+fn no_space(message: String) -> Fault {
+    Fault { name: NO_SPACE.to_owned(), ..Fault::new(ErrorCode::Unavailable, message) }
+}
+
+/// The queue of a task could not be made.
+fn no_queue(error: &nats::Error) -> Fault {
+    if error.is_no_space() {
+        return no_space(format!("{error}: the disk of nats-server is full; free some, or move its store"));
+    }
+    Fault::new(ErrorCode::Unavailable, error.to_string()).retry_after_ms(1000)
+}
+
 fn unavailable(error: &CatalogError) -> Fault {
     tracing::error!(%error, "catalog failed");
+    if matches!(error, CatalogError::NoSpace { .. }) {
+        return no_space(error.to_string());
+    }
     Fault::new(ErrorCode::Unavailable, error.to_string()).retry_after_ms(1000)
 }
 
@@ -128,5 +160,28 @@ fn state_name(state: JobState) -> &'static str {
         JobState::TimedOut => "timed_out",
         JobState::Cancelled => "cancelled",
         JobState::Dead => "dead",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_apart_and_says_what_to_do() {
+        let full = unavailable(&CatalogError::NoSpace { operation: "create job" });
+        assert_eq!((full.code, full.name.as_str(), full.retryable), (503, NO_SPACE, true));
+        assert!(full.message.contains("disk is full") && full.message.contains("free some"), "{full}");
+        let other = CatalogError::Backend { operation: "create job", message: "gone".to_owned() };
+        assert_eq!(unavailable(&other).name, "unavailable");
+        let said = |message: &str| nats::Error::Client {
+            operation: "create consumer",
+            subject: "S/c".to_owned(),
+            message: message.to_owned(),
+        };
+        let full = no_queue(&said("open /x: no space left on device"));
+        assert_eq!(full.name, NO_SPACE);
+        assert!(full.message.contains("disk of nats-server is full"), "{full}");
+        assert_eq!(no_queue(&said("timed out")).name, "unavailable");
     }
 }

@@ -5,6 +5,8 @@ use std::sync::{
     atomic::{AtomicI64, AtomicU64},
 };
 
+use imn_contract::{AgentId, ModuleType};
+use imn_runtime::telemetry;
 use prometheus_client::{
     encoding::text::encode,
     metrics::{
@@ -15,6 +17,8 @@ use prometheus_client::{
     },
     registry::Registry,
 };
+
+use crate::registry::Instance;
 
 type Labels = Vec<(String, String)>;
 
@@ -46,6 +50,8 @@ pub(crate) struct Metrics {
     pub(crate) garbage: Family<Labels, Counter>,
     /// Agents, by liveness.
     pub(crate) agents: Family<Labels, Gauge>,
+    /// Module instances, by state.
+    pub(crate) modules: Family<Labels, Gauge>,
     /// Standing assignments.
     pub(crate) assignments: Gauge<i64, AtomicI64>,
     /// Assignment shards written.
@@ -53,6 +59,9 @@ pub(crate) struct Metrics {
     /// Targets, by monitoring state.
     pub(crate) targets: Family<Labels, Gauge>,
 }
+
+/// How a page of OpenMetrics ends.
+const END: &str = "# EOF\n";
 
 /// One label.
 pub(crate) fn label(name: &str, value: impl Into<String>) -> Labels {
@@ -76,6 +85,7 @@ impl Metrics {
             task_seconds: seconds(),
             garbage: Family::default(),
             agents: Family::default(),
+            modules: Family::default(),
             assignments: Gauge::default(),
             shards_written: Counter::default(),
             targets: Family::default(),
@@ -102,18 +112,79 @@ impl Metrics {
         registry.register("job_task_seconds", "Time from acceptance to a terminal state", m.task_seconds);
         registry.register("garbage_messages", "Messages that could not be read", m.garbage);
         registry.register("agents", "Agents by liveness", m.agents);
+        registry.register("modules", "Module instances by state", m.modules);
         registry.register("assignments", "Standing assignments", m.assignments);
         registry.register("assignment_shards_written", "Assignment shards written", m.shards_written);
         registry.register("targets", "Targets by monitoring state", m.targets);
         Self { registry: Arc::new(Mutex::new(registry)), ..metrics }
     }
 
-    /// The page, in the text format of OpenMetrics.
-    pub(crate) fn page(&self) -> String {
+    /// The page, in the text format of OpenMetrics: what is counted here, and what is known of module instances and
+    /// their queues.
+    pub(crate) fn page(&self, instances: &[Instance], depths: &[(AgentId, ModuleType, u32)]) -> String {
         let mut page = String::new();
-        let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
-        // Writing to a string does not fail.
-        let _ = encode(&mut page, &registry);
+        {
+            let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+            // Writing to a string does not fail.
+            let _ = encode(&mut page, &registry);
+        }
+        // Two registries make one page, which has one end.
+        page.truncate(page.strip_suffix(END).map_or(page.len(), str::len));
+        let _ = encode(&mut page, &modules(instances, depths));
         page
     }
+}
+
+/// The figures of each module instance, as it and its agent have told them.
+fn modules(instances: &[Instance], depths: &[(AgentId, ModuleType, u32)]) -> Registry {
+    let mut registry = Registry::with_prefix("imn_server");
+    let gauges = Family::<Labels, Gauge>::default;
+    let counters = Family::<Labels, Counter>::default;
+    let (state, inflight, slots, queued) = (gauges(), gauges(), gauges(), gauges());
+    let (circuits, restarts, depth) = (gauges(), gauges(), gauges());
+    let (jobs, errors) = (counters(), counters());
+    let (due, done) = (counters(), counters());
+    let service = Family::<Labels, Gauge<f64, AtomicU64>>::default();
+    for one in instances {
+        let labels: Labels =
+            [("agent", one.agent.as_str()), ("type", one.kind.as_str()), ("instance", one.instance.as_str())]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into();
+        inflight.get_or_create(&labels).set(one.inflight.into());
+        slots.get_or_create(&labels).set(one.slots.into());
+        restarts.get_or_create(&labels).set(one.restarts.into());
+        if let Some(health) = &one.health {
+            queued.get_or_create(&labels).set(health.queued.into());
+            circuits.get_or_create(&labels).set(health.circuits_open.into());
+            service.get_or_create(&labels).set(health.ewma_ms / 1e3);
+            jobs.get_or_create(&labels).inc_by(health.done);
+            errors.get_or_create(&labels).inc_by(health.errors);
+            due.get_or_create(&labels).inc_by(health.rounds_due);
+            done.get_or_create(&labels).inc_by(health.rounds_done);
+        }
+        let name = serde_json::to_value(one.state).unwrap_or_default();
+        let mut labels = labels;
+        labels.push(("state".to_owned(), name.as_str().unwrap_or_default().to_owned()));
+        state.get_or_create(&labels).set(1);
+    }
+    for (agent, kind, tasks) in depths {
+        let labels = [("agent", agent.as_str()), ("type", kind.as_str())];
+        depth
+            .get_or_create(&labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into())
+            .set((*tasks).into());
+    }
+    registry.register("module_state", "1 for the state that an instance is in", state);
+    registry.register("module_inflight", "Jobs that an instance has in work", inflight);
+    registry.register("module_slots", "Jobs that an instance does at once", slots);
+    registry.register("module_queued", "Jobs that an instance has accepted and not begun", queued);
+    registry.register("module_service_seconds", "Smoothed time that an instance takes for a job", service);
+    registry.register("module_jobs", "Jobs that an instance has done since its start", jobs);
+    registry.register("module_errors", "Of them, failed", errors);
+    registry.register("module_circuits_open", "Targets that an instance leaves alone after faults", circuits);
+    registry.register("module_restarts", "Times that an instance was started again", restarts);
+    registry.register("module_rounds_due", "Rounds that fell due since an instance's start", due);
+    registry.register("module_rounds", "Of them, completed and spooled", done);
+    registry.register("queue_tasks", "Tasks of jobs that an agent has not settled yet, by type", depth);
+    registry.register_collector(Box::new(telemetry::Exports));
+    registry
 }

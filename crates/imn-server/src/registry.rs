@@ -1,7 +1,7 @@
 //! Agents and module instances, by what they say of themselves.
 
 mod listen;
-mod vouch;
+mod offer;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,8 +15,8 @@ use imn_contract::{
 use imn_domain::{Agent, Liveness};
 use serde_json::Value;
 
-pub(crate) use listen::{keep, listen, queues};
-pub(crate) use vouch::vouch;
+pub(crate) use listen::{SCHEMAS, keep, listen, queues};
+pub(crate) use offer::Vantage;
 
 /// Silence after which an instance is degraded, in microseconds.
 const DEGRADED_AFTER_US: i64 = 15_000_000;
@@ -26,6 +26,8 @@ const LOST_AFTER_US: i64 = 30_000_000;
 const OFFLINE_AFTER_US: i64 = 60_000_000;
 /// Age at which what is stored of an agent is written anew, in microseconds.
 const STORE_EVERY_US: i64 = 15_000_000;
+/// Types whose parameters are remembered at most.
+const MAX_SCHEMAS: usize = 256;
 /// Instances known at most, so that forged announcements cannot fill the memory.
 const MAX_INSTANCES: usize = 100_000;
 
@@ -55,8 +57,6 @@ pub(crate) struct Instance {
     pub(crate) restarts: u32,
     pub(crate) standing: bool,
     pub(crate) reason: Option<String>,
-    /// JSON Schema of its parameters; null when it announced none.
-    pub(crate) params_schema: Value,
     /// Its last health message.
     pub(crate) health: Option<Health>,
     /// When anything was last heard of it, in microseconds since the Unix epoch.
@@ -88,6 +88,10 @@ struct Entry {
 struct State {
     agents: BTreeMap<AgentId, Entry>,
     instances: BTreeMap<InstanceId, Instance>,
+    /// What modules of each type have last said of their parameters: they say so at their start alone, and outlive
+    /// their agent and this server.
+    schemas: BTreeMap<ModuleType, Value>,
+    schemas_changed: bool,
     /// Silence before this time is not held against anybody: the server could not listen.
     listening_since_us: i64,
 }
@@ -155,15 +159,42 @@ impl Registry {
 
     /// What modules of a type say of their parameters: the latest word of any instance.
     pub(crate) fn params_schema(&self, kind: &ModuleType) -> Option<Value> {
-        let state = self.read();
-        let of_kind = state.instances.values().filter(|i| i.kind == *kind && !i.params_schema.is_null());
-        of_kind.max_by_key(|instance| instance.seen_us).map(|instance| instance.params_schema.clone())
+        self.read().schemas.get(kind).cloned()
+    }
+
+    /// Takes what an earlier server has written down of parameters.
+    pub(crate) fn remember_schemas(&self, text: &str) {
+        match serde_json::from_str(text) {
+            Ok(schemas) => self.write().schemas = schemas,
+            Err(error) => tracing::warn!(%error, "schemas of parameters unreadable; modules tell them anew"),
+        }
+    }
+
+    /// All schemas of parameters, if there is anything new in them.
+    pub(crate) fn changed_schemas(&self) -> Option<String> {
+        let mut state = self.write();
+        let changed = std::mem::take(&mut state.schemas_changed);
+        changed.then(|| serde_json::to_string(&state.schemas).unwrap_or_default())
+    }
+
+    /// They could not be written down: they are to be asked for again.
+    pub(crate) fn schemas_not_kept(&self) {
+        self.write().schemas_changed = true;
     }
 
     /// Forgets an agent and its instances, until it is heard of again.
     pub(crate) fn forget(&self, id: &AgentId) {
         let mut state = self.write();
         state.agents.remove(id);
+        state.instances.retain(|_, instance| instance.agent != *id);
+    }
+
+    /// An agent is shut out: it is offline at once, and its instances are gone.
+    pub(crate) fn shut_out(&self, id: &AgentId) {
+        let mut state = self.write();
+        if let Some(entry) = state.agents.get_mut(id) {
+            (entry.lost, entry.changed) = (true, true);
+        }
         state.instances.retain(|_, instance| instance.agent != *id);
     }
 
@@ -248,6 +279,11 @@ impl Registry {
             }
             return;
         }
+        note_schema(&mut state, &announce);
+        // The last words of one that is gone already do not bring it back.
+        if announce.event == AnnounceEvent::Draining && !state.instances.contains_key(&announce.instance) {
+            return;
+        }
         let module_state = match announce.event {
             AnnounceEvent::Hello => ModuleState::Starting,
             AnnounceEvent::Ready => ModuleState::Ready,
@@ -267,7 +303,6 @@ impl Registry {
             version: announce.version,
             slots: announce.slots,
             pid: announce.pid,
-            params_schema: announce.params_schema,
             seen_us: now_us,
         };
         admit(&mut state, instance);
@@ -277,6 +312,9 @@ impl Registry {
     pub(crate) fn health(&self, health: Health, now_us: i64) {
         let mut state = self.write();
         let known = state.instances.get(&health.instance);
+        if known.is_none() && health.state == ModuleState::Draining {
+            return;
+        }
         let instance = Instance {
             state: health.state,
             inflight: health.inflight,
@@ -284,8 +322,8 @@ impl Registry {
             pid: known.and_then(|i| i.pid),
             restarts: known.map_or(0, |i| i.restarts),
             standing: known.is_some_and(|i| i.standing),
-            reason: None,
-            params_schema: known.map_or(Value::Null, |i| i.params_schema.clone()),
+            // What its agent says of one that runs holds until the agent says otherwise.
+            reason: known.filter(|i| is_well(i.state)).and_then(|i| i.reason.clone()),
             instance: health.instance.clone(),
             agent: health.agent.clone(),
             kind: health.kind.clone(),
@@ -334,10 +372,15 @@ impl Registry {
     }
 }
 
+fn liveness(entry: &Entry, listening_since_us: i64, now_us: i64) -> Liveness {
+    if entry.lost {
+        return Liveness::Offline;
+    }
+    entry.agent.liveness_since(listening_since_us, now_us)
+}
+
 fn view(entry: &Entry, listening_since_us: i64, now_us: i64) -> AgentView {
-    let mut judged = entry.agent.clone();
-    judged.last_heartbeat_us = judged.last_heartbeat_us.max(listening_since_us);
-    let liveness = if entry.lost { Liveness::Offline } else { judged.liveness(now_us) };
+    let liveness = liveness(entry, listening_since_us, now_us);
     // Of an agent that is not heard of, what it last told holds.
     let recent = |told_us: &i64| entry.agent.last_heartbeat_us - told_us < OFFLINE_AFTER_US;
     let standing = entry.standing.iter().filter(|(_, told_us)| recent(told_us)).map(|(kind, _)| kind.clone());
@@ -352,22 +395,48 @@ fn note_standing(entry: &mut Entry, now_us: i64) {
 }
 
 fn aged(instance: &Instance, now_us: i64) -> Instance {
-    let mut instance = instance.clone();
+    Instance { state: state_at(instance, now_us), ..instance.clone() }
+}
+
+/// The state of an instance, given how long it has been silent.
+fn state_at(instance: &Instance, now_us: i64) -> ModuleState {
     let silent = now_us - instance.seen_us;
-    if matches!(instance.state, ModuleState::Ready | ModuleState::Saturated | ModuleState::Draining) {
-        if silent >= LOST_AFTER_US {
-            instance.state = ModuleState::Lost;
-        } else if silent >= DEGRADED_AFTER_US {
-            instance.state = ModuleState::Degraded;
+    match instance.state {
+        ModuleState::Ready | ModuleState::Saturated | ModuleState::Draining if silent >= LOST_AFTER_US => {
+            ModuleState::Lost
         }
+        ModuleState::Ready | ModuleState::Saturated | ModuleState::Draining
+            if silent >= DEGRADED_AFTER_US =>
+        {
+            ModuleState::Degraded
+        }
+        state => state,
     }
-    instance
+}
+
+fn is_well(state: ModuleState) -> bool {
+    matches!(state, ModuleState::Ready | ModuleState::Saturated)
 }
 
 fn admit(state: &mut State, instance: Instance) {
     if state.instances.len() < MAX_INSTANCES || state.instances.contains_key(&instance.instance) {
         state.instances.insert(instance.instance.clone(), instance);
     }
+}
+
+/// Keeps what a module says of its parameters; one that says nothing takes back what was said before.
+fn note_schema(state: &mut State, announce: &Announce) {
+    let Announce { kind, params_schema, .. } = announce;
+    let before = state.schemas.get(kind).unwrap_or(&Value::Null);
+    if before == params_schema || before.is_null() && state.schemas.len() >= MAX_SCHEMAS {
+        return;
+    }
+    if params_schema.is_null() {
+        state.schemas.remove(kind);
+    } else {
+        state.schemas.insert(kind.clone(), params_schema.clone());
+    }
+    state.schemas_changed = true;
 }
 
 fn summarized(summary: &ModuleSummary, agent: &AgentId, known: Option<&Instance>, now_us: i64) -> Instance {
@@ -383,7 +452,6 @@ fn summarized(summary: &ModuleSummary, agent: &AgentId, known: Option<&Instance>
         restarts: summary.restarts,
         standing: summary.standing,
         reason: summary.reason.clone(),
-        params_schema: known.map_or(Value::Null, |i| i.params_schema.clone()),
         health: known.and_then(|i| i.health.clone()),
         seen_us: now_us,
     }
@@ -447,6 +515,26 @@ mod tests {
     }
 
     #[test]
+    fn what_a_module_says_of_its_parameters_outlives_its_agent_and_the_server() {
+        let registry = Registry::default();
+        let kind: ModuleType = "echo".parse().unwrap();
+        registry.announce(word("ready"), 1);
+        assert_eq!(registry.params_schema(&kind), Some(serde_json::json!({})));
+        let stored = registry.changed_schemas().unwrap();
+        assert_eq!(registry.changed_schemas(), None, "there is nothing new in it");
+        // Its agent, started again, has not heard of it yet.
+        registry.heartbeat(beat(""), 2);
+        assert_eq!(registry.params_schema(&kind), Some(serde_json::json!({})));
+        let next = Registry::default();
+        next.remember_schemas(&stored);
+        assert_eq!(next.params_schema(&kind), Some(serde_json::json!({})));
+        // A version that takes whatever it is given.
+        next.announce(Announce { params_schema: Value::Null, ..word("ready") }, 3);
+        assert_eq!(next.params_schema(&kind), None);
+        assert_eq!(next.changed_schemas().as_deref(), Some("{}"));
+    }
+
+    #[test]
     fn a_supervised_instance_outlives_its_goodbye_and_an_announced_one_does_not() {
         let registry = Registry::default();
         let echo =
@@ -461,5 +549,8 @@ mod tests {
         registry.announce(word("ready"), 6);
         registry.announce(word("bye"), 7);
         assert!(registry.instances(8).is_empty());
+        // What it said before may come after.
+        registry.announce(word("draining"), 9);
+        assert!(registry.instances(10).is_empty());
     }
 }

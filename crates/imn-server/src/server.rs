@@ -7,12 +7,14 @@ use imn_domain::{MonitoringState, Target, classify, seeded_tiers};
 use imn_runtime::{
     nats::Client,
     task::{Failure, Shutdown, Stop, Tasks},
+    telemetry,
 };
-use imn_store::{Catalog, CatalogError, Results, RoundQuery, RoundRow};
+use imn_store::{Catalog, CatalogError, Credential, Results, RoundQuery, RoundRow};
 use tokio::net::TcpListener;
 
 use crate::{
     api,
+    artifact::{self, Artifacts},
     assign::{self, Assigner, Publisher},
     bgp::Routing,
     clock::now_us,
@@ -21,7 +23,9 @@ use crate::{
     error::Error,
     ingest,
     jobs::{self, Desk, Outbox},
+    keys::{self, Keys},
     live::Hub,
+    logs::Logs,
     metrics::{Metrics, label},
     readiness::{Part, Readiness},
     registry::{self, Registry},
@@ -40,6 +44,8 @@ const MAX_LOOK_BACK_US: i64 = 3_600_000_000;
 const FILL: usize = 10_000;
 /// How often streams are looked at while nothing happens.
 const STREAMS: Duration = Duration::from_mins(1);
+/// How soon after a connect: what was on its way then is either there or left behind.
+const AFTER_CONNECT: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_secs(1);
 /// How often the stores are maintained.
 const MAINTENANCE: Duration = Duration::from_secs(10);
@@ -84,7 +90,18 @@ impl Server {
         let (metrics, readiness, hub) = (Metrics::new(), Readiness::default(), Hub::new());
         let (registry, board, assigner) = (Registry::default(), Board::default(), Assigner::default());
         registry.load(catalog.agents().await?, now_us());
+        note_known(&config, &*catalog).await?;
+        if let Some(schemas) = catalog.setting(registry::SCHEMAS).await? {
+            registry.remember_schemas(&schemas);
+        }
         readiness.ok(Part::Catalog);
+        let keys = Keys::new(keys::Parts {
+            authority: config.authority.clone(),
+            catalog: catalog.clone(),
+            registry: registry.clone(),
+            nats: config.nats.clone(),
+            lifetime: config.credential_lifetime,
+        });
 
         let mut publisher = Publisher::new(
             assign::Parts {
@@ -115,12 +132,15 @@ impl Server {
         desk.load_open().await?;
         let context = Context {
             config: config.clone(),
+            artifacts: Artifacts::new(client.clone(), config.signer.clone()),
             client,
             catalog,
             results,
             jobs: desk.clone(),
+            keys,
             board,
             live: hub,
+            logs: Logs::new(),
             routing: Routing::default(),
             registry,
             assign: assigner,
@@ -129,14 +149,18 @@ impl Server {
             stop: shutdown.stop(),
         };
 
+        let told = context.clone();
+        telemetry::export_page(move || told.page());
         let mut tasks = Tasks::new();
         let stop = || shutdown.stop();
         tasks.spawn("streams", watch_streams(context.clone(), streams.clone(), stop()));
         tasks.spawn("registry", registry::listen(context.clone(), streams.clone(), stop()));
         tasks.spawn("registry-keep", registry::keep(context.clone(), stop()));
-        if let Some(authority) = config.authority.clone() {
-            tasks.spawn("vouch", registry::vouch(context.clone(), authority, stop()));
+        if config.authority.is_some() {
+            tasks.spawn("vouch", keys::answer(context.clone(), stop()));
+            tasks.spawn("claims", keys::keep_told(context.clone(), stop()));
         }
+        tasks.spawn("artifacts", artifact::run(context.clone(), stop()));
         tasks.spawn("assign", publisher.run(stop()));
         for partition in 0..config.partitions {
             let name = format!("ingest-{partition}");
@@ -175,12 +199,29 @@ impl Running {
 }
 
 fn check(config: &Config) -> Result<(), Error> {
-    api::check_listener(config.listen)?;
+    if config.tls.is_none() && !config.insecure {
+        api::check_listener(config.listen)?;
+    }
     if !(1..=MAX_PARTITIONS).contains(&config.partitions) {
         let message = format!("{} ingest partitions; use 1 to {MAX_PARTITIONS}", config.partitions);
         return Err(Error::Config { message });
     }
     Ok(())
+}
+
+/// Notes the keys that somebody else has vouched for, so that they can be revoked.
+async fn note_known(config: &Config, catalog: &dyn Catalog) -> Result<(), Error> {
+    let now = now_us();
+    let noted = config.known_keys.iter().map(|key| Credential {
+        public_key: key.public_key.clone(),
+        agent: key.agent.clone(),
+        instance: key.instance.clone(),
+        issued_us: now,
+        expires_us: key.expires_s.map(|end| i64::try_from(end).unwrap_or(i64::MAX).saturating_mul(1_000_000)),
+        revoked_us: None,
+    });
+    let noted: Vec<Credential> = noted.collect();
+    Ok(catalog.note_credentials(&noted).await?)
 }
 
 /// Gives a new catalog its tiers and targets, once.
@@ -273,13 +314,16 @@ async fn watch_streams(context: Context, streams: Streams, stop: Stop) {
                 continue;
             }
         }
-        // Until the connection changes, streams are only looked at for what somebody else may have done to them.
+        // Until the connection changes, streams are only looked at for what somebody else may have done to them: at once
+        // for a nats-server that was killed, and now and then.
+        let mut pause = AFTER_CONNECT;
         while *connected.borrow() {
-            let changed = stop.until(tokio::time::timeout(STREAMS, connected.changed())).await;
+            let changed = stop.until(tokio::time::timeout(pause, connected.changed())).await;
+            pause = STREAMS;
             match changed {
                 None | Some(Ok(Err(_))) => return,
                 Some(Ok(Ok(()))) => break,
-                Some(Err(_)) => match stop.until(streams.reconcile(&registry::queues(&context))).await {
+                Some(Err(_)) => match stop.until(look_after(&context, &streams)).await {
                     None => return,
                     Some(Ok(())) => context.readiness.ok(Part::Streams),
                     Some(Err(error)) => context.readiness.fails(Part::Streams, error.to_string()),
@@ -287,6 +331,14 @@ async fn watch_streams(context: Context, streams: Streams, stop: Stop) {
             }
         }
     }
+}
+
+/// Makes streams be as they should, without what is settled and with nothing left behind.
+async fn look_after(context: &Context, streams: &Streams) -> imn_runtime::nats::Result<()> {
+    let queues = registry::queues(context);
+    streams.reconcile(&queues).await?;
+    context.jobs.sweep_queues().await;
+    streams.heal(&queues).await
 }
 
 /// What the stores want done now and then; transitions that time alone brings.

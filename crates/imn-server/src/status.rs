@@ -325,7 +325,9 @@ impl Cell {
         }
         let votes = agents.iter().filter_map(|agent| {
             let of_agent = self.pairs.iter().filter(|p| p.key.0 == **agent && self.is_fresh(p, now_us));
-            Vote::of(of_agent.map(|p| p.success))
+            // A round in which nothing was sent, such as one of parameters that no module takes, says nothing of the
+            // target.
+            Vote::of(of_agent.filter(|p| p.sent > 0).map(|p| p.success))
         });
         (consensus(votes, self.assigned as usize), counts.loss_pct())
     }
@@ -429,5 +431,37 @@ mod tests {
         // Set right again, its rounds count at once.
         see(&agents[1], NOW_US + 60_000_000, true, NOW_US + 60_000_000);
         assert_eq!(board.status(&target, NOW_US + 60_000_000).unwrap().fresh, 2);
+    }
+
+    #[test]
+    fn a_round_in_which_nothing_was_sent_says_nothing_of_the_target() {
+        const NOW_US: i64 = 1_800_000_000_000_000;
+        let target = TargetId::new("t").unwrap();
+        let [icmp, http] = ["icmp", "http"].map(|kind| ModuleType::new(kind).unwrap());
+        let agent = AgentId::new("a").unwrap();
+        let board = Board::default();
+        let policy = Policy {
+            interval_us: 1_000_000,
+            timeout_us: 1_000_000,
+            assigned: 1,
+            state: MonitoringState::Unknown,
+            state_since_us: 0,
+        };
+        board.apply([(target.clone(), policy)]);
+        let see = |kind: &ModuleType, sent: u32| {
+            let round = Round {
+                due_us: NOW_US,
+                time_us: NOW_US,
+                sent,
+                received: sent,
+                success: sent > 0,
+                error: (sent == 0).then(|| "params.count: use 1 to 100".to_owned()),
+                ..Round::default()
+            };
+            board.commit([Seen::of_round(&agent, kind, &target, &round)], NOW_US);
+            board.status(&target, NOW_US).unwrap().consensus
+        };
+        assert_eq!(see(&http, 0), Consensus::Unknown);
+        assert_eq!(see(&icmp, 1), Consensus::Reachable);
     }
 }

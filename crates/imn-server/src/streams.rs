@@ -1,5 +1,7 @@
 //! Streams and consumers, which the server alone creates: made to be as the contract says, again and again.
 
+mod heal;
+
 use std::{
     collections::{BTreeSet, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -138,33 +140,56 @@ impl Streams {
             return Ok(());
         }
         self.ensure_type(kind).await?;
-        let name = names::jobs_consumer(agent);
-        let config = pull::Config {
-            durable_name: Some(name.clone()),
-            name: Some(name),
-            filter_subject: subject::queue_agent(kind, agent),
-            ack_policy: AckPolicy::Explicit,
-            ack_wait: JOB_ACK_WAIT,
-            max_deliver: -1,
-            max_ack_pending: JOB_MAX_PENDING,
-            deliver_policy: DeliverPolicy::All,
-            ..pull::Config::default()
-        };
-        self.consumer(&names::jobs(kind), config).await?;
+        self.consumer(&names::jobs(kind), Self::queue(kind, agent)).await?;
         self.made().consumers.insert(key);
         Ok(())
     }
 
-    /// Takes a task's entry out of its queue, for an agent that may not see that it is settled.
-    pub(crate) async fn purge_task(&self, kind: &ModuleType, entry: &str) -> nats::Result<()> {
-        let stream = names::jobs(kind);
+    /// An agent's consumer of a type's queue.
+    fn queue(kind: &ModuleType, agent: &AgentId) -> pull::Config {
+        pull::Config {
+            ack_wait: JOB_ACK_WAIT,
+            max_ack_pending: JOB_MAX_PENDING,
+            ..own(&names::jobs_consumer(agent), &subject::queue_agent(kind, agent))
+        }
+    }
+
+    /// The types that have a stream.
+    pub(crate) fn counted(&self) -> BTreeSet<ModuleType> {
+        let made = self.made();
+        made.counted.union(&made.types).cloned().collect()
+    }
+
+    /// The subjects of all entries in the queue of a type.
+    pub(crate) async fn entries(&self, kind: &ModuleType) -> nats::Result<Vec<String>> {
+        let all = subject::queue_all(kind);
         let fail = |error: &dyn std::fmt::Display| nats::Error::Client {
-            operation: "purge",
+            operation: "list",
+            subject: all.clone(),
+            message: error.to_string(),
+        };
+        let stream = self.client.jetstream().get_stream_no_info(names::jobs(kind)).await;
+        let listed = stream.map_err(|e| fail(&e))?.info_with_subjects(&all).await.map_err(|e| fail(&e))?;
+        listed.map_ok(|(entry, _)| entry).try_collect().await.map_err(|e| fail(&e))
+    }
+
+    /// Takes a task's entry out of its queue, for an agent that may not see that it is settled.
+    pub(crate) async fn withdraw_task(&self, kind: &ModuleType, entry: &str) -> nats::Result<()> {
+        let name = names::jobs(kind);
+        let fail = |error: &dyn std::fmt::Display| nats::Error::Client {
+            operation: "withdraw",
             subject: entry.to_owned(),
             message: error.to_string(),
         };
-        let stream = self.client.jetstream().get_stream_no_info(&stream).await.map_err(|e| fail(&e))?;
-        stream.purge().filter(entry).await.map_err(|e| fail(&e))?;
+        let queue = self.client.jetstream().get_stream_no_info(&name).await.map_err(|e| fail(&e))?;
+        // By its number: upon a purge of its subject, nats-server 2.9 forgets that all others are in work, and does not
+        // deliver them again.
+        let found = match queue.get_last_raw_message_by_subject(entry).await {
+            Ok(found) => found,
+            Err(error) if error.kind() == stream::LastRawMessageErrorKind::NoMessageFound => return Ok(()),
+            Err(error) => return Err(fail(&error)),
+        };
+        queue.delete_message(found.sequence).await.map_err(|e| fail(&e))?;
         Ok(())
     }
 
@@ -237,6 +262,8 @@ impl Streams {
             },
             stream::Config { max_age: 30 * 24 * HOUR, ..limits(names::DLQ, &[subject::DLQ_ALL], bytes.dead) },
             nats::bucket(names::ASSIGNMENTS_BUCKET, bytes.assignments),
+            nats::bucket(names::REGISTRY_BUCKET, bytes.registry),
+            nats::object_bucket(names::ARTIFACTS_BUCKET, bytes.artifacts),
         ]
     }
 }

@@ -5,7 +5,8 @@ use imn_contract::{AgentId, JobId, TargetId};
 use imn_domain::{Agent, Target, Tier};
 
 use crate::model::{
-    ApiKey, AssignmentRow, AuditEntry, Job, NewJob, Page, StateChange, TaskRow, TaskTransition,
+    ApiKey, AssignmentRow, AuditEntry, Credential, EnrollmentToken, Job, NewJob, Page, StateChange, TaskRow,
+    TaskTransition,
 };
 
 /// Why a catalog operation failed.
@@ -50,7 +51,9 @@ pub enum CatalogError {
         message: String,
     },
     /// The device of the database is full; nothing was written.
-    #[error("catalog {operation}: no space left for the database; free some or move the state directory")]
+    #[error(
+        "catalog {operation}: the disk is full: no space left for the database; free some or move the state directory"
+    )]
     NoSpace {
         /// The operation.
         operation: &'static str,
@@ -146,6 +149,26 @@ pub trait Catalog: Send + Sync {
     async fn api_keys(&self) -> Result<Vec<ApiKey>, CatalogError>;
     /// Removes an API key.
     async fn delete_api_key(&self, id: &str) -> Result<(), CatalogError>;
+
+    /// Adds an enrollment token.
+    async fn create_enrollment_token(&self, token: &EnrollmentToken) -> Result<(), CatalogError>;
+    /// An enrollment token by the public part.
+    async fn enrollment_token(&self, id: &str) -> Result<Option<EnrollmentToken>, CatalogError>;
+    /// All enrollment tokens, newest first.
+    async fn enrollment_tokens(&self) -> Result<Vec<EnrollmentToken>, CatalogError>;
+    /// Removes an enrollment token.
+    async fn delete_enrollment_token(&self, id: &str) -> Result<(), CatalogError>;
+    /// Spends a token on an agent's key, and notes the key, together. `Ok(false)` when the token is spent or gone.
+    async fn enroll(&self, token: &str, credential: &Credential) -> Result<bool, CatalogError>;
+    /// Notes that keys were vouched for. When a key was revoked stays as it is.
+    async fn note_credentials(&self, credentials: &[Credential]) -> Result<(), CatalogError>;
+    /// A key that was vouched for.
+    async fn credential(&self, public_key: &str) -> Result<Option<Credential>, CatalogError>;
+    /// The keys of an agent and its modules, of all without one, by (agent, instance, age).
+    async fn credentials(&self, agent: Option<&AgentId>) -> Result<Vec<Credential>, CatalogError>;
+    /// Revokes every key of an agent and its modules that is not revoked yet; all that are by now.
+    async fn revoke_credentials(&self, agent: &AgentId, now_us: i64)
+    -> Result<Vec<Credential>, CatalogError>;
 
     /// Remembers the answer to a request with an `Idempotency-Key`, for a day at least. `Ok(Some)` is what was
     /// remembered before under (key, actor): request hash and answer.

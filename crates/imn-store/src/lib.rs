@@ -26,8 +26,8 @@ pub use catalog::{Catalog, CatalogError};
 pub use column::{Column, ColumnType, Columns, columns, typed};
 pub use embedded::{EmbeddedConfig, EmbeddedResults};
 pub use model::{
-    ApiKey, AssignmentRow, AuditEntry, GapRow, IngestBatch, Job, NewJob, Page, RoundRow, StateChange,
-    TaskRow, TaskTransition,
+    ApiKey, AssignmentRow, AuditEntry, Credential, EnrollmentToken, GapRow, IngestBatch, Job, NewJob, Page,
+    RoundRow, StateChange, TaskRow, TaskTransition,
 };
 pub use results::{Committed, GapQuery, Order, Results, ResultsError, RoundQuery, SegmentFile};
 pub use sql_catalog::SqlCatalog;

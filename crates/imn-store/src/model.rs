@@ -143,6 +143,8 @@ pub struct NewJob {
     pub deadline_us: i64,
     /// How often a task may be tried.
     pub max_attempts: u32,
+    /// Where it stands in the trace of whoever submitted it: a header `traceparent`.
+    pub traceparent: Option<String>,
     /// Its tasks: agent and attempt token.
     pub tasks: Vec<(AgentId, String)>,
 }
@@ -166,6 +168,8 @@ pub struct Job {
     pub deadline_us: i64,
     /// How often a task may be tried.
     pub max_attempts: u32,
+    /// Where it stands in the trace of whoever submitted it: a header `traceparent`.
+    pub traceparent: Option<String>,
     /// Its tasks, by agent.
     pub tasks: Vec<TaskRow>,
 }
@@ -257,6 +261,44 @@ pub struct ApiKey {
     pub created_us: i64,
     /// When it ends; absent: never.
     pub expires_us: Option<i64>,
+}
+
+/// A token by which one agent may come in, once. Its secret is stored as a hash only.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnrollmentToken {
+    /// The public part.
+    pub id: String,
+    /// SHA-256 of the secret, in hexadecimal.
+    pub secret_hash: String,
+    /// The only agent that it is for; absent: any.
+    pub agent: Option<AgentId>,
+    /// When it was made.
+    pub created_us: i64,
+    /// Who made it.
+    pub created_by: String,
+    /// When it ends.
+    pub expires_us: i64,
+    /// When it was used.
+    pub used_us: Option<i64>,
+    /// The agent that it was used by.
+    pub used_by: Option<AgentId>,
+}
+
+/// A key that the network's authority has vouched for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Credential {
+    /// The public key.
+    pub public_key: String,
+    /// The agent that it is of.
+    pub agent: AgentId,
+    /// The module instance that it is of; absent: the agent itself.
+    pub instance: Option<InstanceId>,
+    /// When it was last vouched for.
+    pub issued_us: i64,
+    /// When that ends; absent: never.
+    pub expires_us: Option<i64>,
+    /// When it was revoked.
+    pub revoked_us: Option<i64>,
 }
 
 /// Who changed what.

@@ -11,7 +11,9 @@ use crate::model::{GapRow, IngestBatch, RoundRow};
 #[derive(Debug, thiserror::Error)]
 pub enum ResultsError {
     /// The disk is full, or will be: nothing was committed.
-    #[error("results {operation}: no space left on {path}; free some or move the state directory")]
+    #[error(
+        "results {operation}: the disk is full: no space left on {path}; free some or move the state directory"
+    )]
     NoSpace {
         /// The operation.
         operation: &'static str,

@@ -302,24 +302,47 @@ impl Tx {
         .map_err(|source| self.error(source))
     }
 
-    /// Runs `{before} (…),(…) {after}` with the rows as its `VALUES`, in as few statements as there must be;
-    /// rows affected in all.
+    /// Runs `{before} (…),(…) {after}` with the rows as its `VALUES`, in few statements; rows affected in all.
     pub(crate) async fn execute_many(
         &mut self,
         before: &str,
         rows: Vec<Vec<Arg>>,
         after: &str,
     ) -> Result<u64, SqlError> {
-        let arguments = if self.is_postgres() { POSTGRES_ARGUMENTS } else { SQLITE_ARGUMENTS };
-        let at_once = (arguments / rows.first().map_or(1, |row| row.len().max(1))).max(1);
         let mut affected = 0;
-        let mut rows = rows.into_iter().peekable();
-        while rows.peek().is_some() {
-            let chunk: Vec<Vec<Arg>> = rows.by_ref().take(at_once).collect();
-            let sql = format!("{before} {} {after}", values(chunk.len(), chunk[0].len()));
-            affected += self.execute(sqlx::AssertSqlSafe(sql), chunk.into_iter().flatten().collect()).await?;
+        for (sql, args) in self.statements(before, rows, after) {
+            affected += self.execute(sqlx::AssertSqlSafe(sql), args).await?;
         }
         Ok(affected)
+    }
+
+    /// The same; the rows that it returns.
+    pub(crate) async fn fetch_many(
+        &mut self,
+        before: &str,
+        rows: Vec<Vec<Arg>>,
+        after: &str,
+    ) -> Result<Vec<Row>, SqlError> {
+        let mut found = Vec::new();
+        for (sql, args) in self.statements(before, rows, after) {
+            found.extend(self.fetch(sqlx::AssertSqlSafe(sql), args).await?);
+        }
+        Ok(found)
+    }
+
+    /// The numbers of rows are powers of two, so that there are few different texts and all stay prepared.
+    fn statements(&self, before: &str, rows: Vec<Vec<Arg>>, after: &str) -> Vec<(String, Vec<Arg>)> {
+        let arguments = if self.is_postgres() { POSTGRES_ARGUMENTS } else { SQLITE_ARGUMENTS };
+        let columns = rows.first().map_or(1, |row| row.len().max(1));
+        let most = power_of_two_below((arguments / columns).max(1));
+        let mut statements = Vec::new();
+        let mut rows = rows.into_iter();
+        while rows.len() > 0 {
+            let count = power_of_two_below(rows.len()).min(most);
+            let sql = format!("{before} {} {after}", values(count, columns));
+            statements.push((sql, rows.by_ref().take(count).flatten().collect()));
+        }
+        statements
     }
 
     /// Makes it durable.
@@ -345,6 +368,11 @@ impl Tx {
 /// that more are slower; PostgreSQL saves round trips by more.
 const SQLITE_ARGUMENTS: usize = 500;
 const POSTGRES_ARGUMENTS: usize = 8_000;
+
+/// The greatest power of two that is not above `number`, which is not 0.
+const fn power_of_two_below(number: usize) -> usize {
+    1 << number.ilog2()
+}
 
 /// `VALUES ($1,$2),($3,$4)…`; the placeholders are numbered from 1.
 fn values(rows: usize, columns: usize) -> String {

@@ -1,6 +1,7 @@
 //! The catalog on SQLite and on PostgreSQL, by one SQL text.
 
 mod agent;
+mod credential;
 mod job;
 mod key;
 mod target;
@@ -15,7 +16,10 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     catalog::{Catalog, CatalogError},
-    model::{ApiKey, AssignmentRow, AuditEntry, Job, NewJob, Page, StateChange, TaskRow, TaskTransition},
+    model::{
+        ApiKey, AssignmentRow, AuditEntry, Credential, EnrollmentToken, Job, NewJob, Page, StateChange,
+        TaskRow, TaskTransition,
+    },
     sql::{Database, Row},
 };
 use job::Queue;
@@ -168,6 +172,38 @@ impl Catalog for SqlCatalog {
     }
     async fn delete_api_key(&self, id: &str) -> Result<(), CatalogError> {
         key::delete(&self.database, id).await
+    }
+
+    async fn create_enrollment_token(&self, token: &EnrollmentToken) -> Result<(), CatalogError> {
+        credential::create_token(&self.database, token).await
+    }
+    async fn enrollment_token(&self, id: &str) -> Result<Option<EnrollmentToken>, CatalogError> {
+        credential::token(&self.database, id).await
+    }
+    async fn enrollment_tokens(&self) -> Result<Vec<EnrollmentToken>, CatalogError> {
+        credential::tokens(&self.database).await
+    }
+    async fn delete_enrollment_token(&self, id: &str) -> Result<(), CatalogError> {
+        credential::delete_token(&self.database, id).await
+    }
+    async fn enroll(&self, token: &str, credential: &Credential) -> Result<bool, CatalogError> {
+        credential::enroll(&self.database, token, credential).await
+    }
+    async fn note_credentials(&self, credentials: &[Credential]) -> Result<(), CatalogError> {
+        credential::note(&self.database, credentials).await
+    }
+    async fn credential(&self, public_key: &str) -> Result<Option<Credential>, CatalogError> {
+        credential::get(&self.database, public_key).await
+    }
+    async fn credentials(&self, agent: Option<&AgentId>) -> Result<Vec<Credential>, CatalogError> {
+        credential::list(&self.database, agent).await
+    }
+    async fn revoke_credentials(
+        &self,
+        agent: &AgentId,
+        now_us: i64,
+    ) -> Result<Vec<Credential>, CatalogError> {
+        credential::revoke(&self.database, agent, now_us).await
     }
 
     async fn idempotent(

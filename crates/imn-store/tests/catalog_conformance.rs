@@ -17,7 +17,8 @@ use imn_contract::{
 };
 use imn_domain::{Agent, AgentSelection, MonitoringState, Probe, Target, TargetKind, Tier};
 use imn_store::{
-    ApiKey, AssignmentRow, AuditEntry, Catalog, CatalogError, NewJob, SqlCatalog, StateChange, TaskTransition,
+    ApiKey, AssignmentRow, AuditEntry, Catalog, CatalogError, Credential, EnrollmentToken, NewJob,
+    SqlCatalog, StateChange, TaskTransition,
 };
 use imn_testkit::Postgres;
 use serde_json::{Map, json};
@@ -76,7 +77,10 @@ conformance!(
     nothing_follows_a_terminal_state,
     reconcilers_find_what_is_left_to_do,
     keys_answers_audit_and_settings,
+    agents_come_in_once_per_token_and_what_is_revoked_stays_so,
 );
+
+const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
 fn tier(name: &str) -> Tier {
     Tier {
@@ -128,6 +132,7 @@ fn job(id: &str, created_us: i64) -> NewJob {
         created_us,
         deadline_us: created_us + 10,
         max_attempts: 3,
+        traceparent: Some(TRACEPARENT.to_owned()),
         tasks: vec![(agent_id("lon1"), "secret-1".into()), (agent_id("nyc1"), "secret-2".into())],
     }
 }
@@ -367,6 +372,7 @@ async fn jobs_are_submitted_once(catalog: Arc<SqlCatalog>) {
 
     let stored = catalog.job(&first.id).await.unwrap().unwrap();
     assert_eq!((&stored.params, stored.deadline_us, stored.max_attempts), (&first.params, 110, 3));
+    assert_eq!(stored.traceparent.as_deref(), Some(TRACEPARENT));
     assert_eq!(stored.tasks.len(), 2);
     assert_eq!(stored.tasks[0].agent, agent_id("lon1"));
     assert_eq!((stored.tasks[0].state, stored.tasks[0].token.as_str()), (JobState::Queued, "secret-1"));
@@ -523,6 +529,60 @@ async fn keys_answers_audit_and_settings(catalog: Arc<SqlCatalog>) {
     catalog.set_setting("server", "one").await.unwrap();
     catalog.set_setting("server", "two").await.unwrap();
     assert_eq!(catalog.setting("server").await.unwrap().as_deref(), Some("two"));
+}
+
+async fn agents_come_in_once_per_token_and_what_is_revoked_stays_so(catalog: Arc<SqlCatalog>) {
+    let token = |id: &str, created_us: i64| EnrollmentToken {
+        id: id.into(),
+        secret_hash: "00ff".into(),
+        agent: Some(agent_id("lon1")),
+        created_us,
+        created_by: "key:k1".into(),
+        expires_us: 100,
+        used_us: None,
+        used_by: None,
+    };
+    for (id, created_us) in [("t1", 1), ("t2", 2)] {
+        catalog.create_enrollment_token(&token(id, created_us)).await.unwrap();
+    }
+    let exists = catalog.create_enrollment_token(&token("t1", 3)).await.unwrap_err();
+    assert!(matches!(exists, CatalogError::Exists { .. }), "{exists}");
+    assert_eq!(catalog.enrollment_tokens().await.unwrap(), [token("t2", 2), token("t1", 1)]);
+    assert_eq!(catalog.enrollment_token("").await.unwrap(), None);
+
+    let key = |public_key: &str, agent: &str, instance: Option<&str>| Credential {
+        public_key: public_key.into(),
+        agent: agent_id(agent),
+        instance: instance.map(|instance| instance.parse().unwrap()),
+        issued_us: 10,
+        expires_us: Some(20),
+        revoked_us: None,
+    };
+    let (own, rival) = (key("UA", "lon1", None), key("UB", "lon1", None));
+    let (first, second) = tokio::join!(catalog.enroll("t1", &own), catalog.enroll("t1", &rival));
+    assert_ne!(first.unwrap(), second.unwrap(), "a token is spent once");
+    assert!(!catalog.enroll("no such token", &own).await.unwrap());
+    let spent = catalog.enrollment_token("t1").await.unwrap().unwrap();
+    assert_eq!((spent.used_us, spent.used_by), (Some(10), Some(agent_id("lon1"))));
+    catalog.delete_enrollment_token("t1").await.unwrap();
+    let gone = catalog.delete_enrollment_token("t1").await.unwrap_err();
+    assert!(matches!(gone, CatalogError::NotFound { .. }), "{gone}");
+
+    let module = key("UM", "lon1", Some("lon1-icmp-0"));
+    let other = key("UO", "lon2", None);
+    let renewed = Credential { issued_us: 15, expires_us: None, ..module.clone() };
+    catalog.note_credentials(&[own.clone(), module, other.clone()]).await.unwrap();
+    catalog.note_credentials(std::slice::from_ref(&renewed)).await.unwrap();
+    assert_eq!(catalog.credential("UM").await.unwrap().as_ref(), Some(&renewed));
+    assert_eq!(catalog.credential("nobody").await.unwrap(), None);
+    let revoked = catalog.revoke_credentials(&agent_id("lon1"), 30).await.unwrap();
+    assert!(revoked.len() >= 2 && revoked.iter().all(|key| key.revoked_us == Some(30)), "{revoked:?}");
+    // Neither another revocation nor a renewal that was on its way changes that.
+    catalog.note_credentials(&[renewed]).await.unwrap();
+    let again = catalog.revoke_credentials(&agent_id("lon1"), 40).await.unwrap();
+    assert_eq!(again, revoked);
+    assert_eq!(catalog.credentials(Some(&agent_id("lon2"))).await.unwrap(), [other]);
+    assert_eq!(catalog.credentials(None).await.unwrap().len(), revoked.len() + 1);
 }
 
 #[tokio::test]

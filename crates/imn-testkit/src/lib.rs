@@ -92,6 +92,7 @@
 //! most 1,500 bytes; there is no Ethernet on a link.
 
 mod error;
+pub mod hostile;
 mod lab;
 mod named;
 mod nats;

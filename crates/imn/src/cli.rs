@@ -4,7 +4,9 @@ mod bgp;
 mod manage;
 mod measure;
 mod probe;
+mod registry;
 mod role_or;
+mod serve;
 mod stamp;
 mod web;
 
@@ -18,7 +20,7 @@ use crate::exit::Exit;
 pub(crate) use bgp::{BgpVerb, WatchArgs};
 pub(crate) use manage::{
     AgentVerb, CheckArgs, Common, ConfigVerb, ConnectArgs, DocsVerb, JobVerb, ModuleVerb, ResultsVerb,
-    TargetFields, TargetVerb, TierFields, TierVerb, Watched,
+    Selection, TargetFields, TargetVerb, TierFields, TierVerb, TokenVerb, Watched,
 };
 pub(crate) use measure::{
     AnyArgs, DnsArgs, MeasureArgs, PacketArgs, PingArgs, TcpArgs, TraceArgs, Transport,
@@ -27,7 +29,9 @@ pub(crate) use probe::{
     BgpProbe, DnsProbe, HttpProbe, IcmpProbe, LogPlace, MtrProbe, OutArgs, Output, ProbeArgs, ProbeVerb,
     RegistryProbe, RunArgs, WhoArgs,
 };
+pub(crate) use registry::PublishArgs;
 pub(crate) use role_or::RoleOr;
+pub(crate) use serve::{EnrollArgs, ServeArgs};
 pub(crate) use stamp::{Numbering, StampReflectArgs, StampSendArgs, StampVerb, Timestamps};
 pub(crate) use web::{HttpArgs, TlsArgs};
 
@@ -45,9 +49,9 @@ pub(crate) enum Command {
     Up(UpArgs),
     /// Run the control plane.
     Server(ServerArgs),
-    /// Run the agent of a vantage point; or list, show and remove agents.
+    /// Run the agent of a vantage point; or list, show, revoke and remove agents.
     Agent(RoleOr<AgentArgs, AgentVerb>),
-    /// Run one module process, its configuration on standard input; or list, enable and disable modules.
+    /// Run one module process, its configuration on standard input; or list, tune, publish and check modules.
     Module(RoleOr<ModuleArgs, ModuleVerb>),
     /// Measure reachability and delay by ICMP echo.
     Ping(PingArgs),
@@ -80,6 +84,9 @@ pub(crate) enum Command {
     /// Jobs: measurements on demand.
     #[command(subcommand)]
     Job(JobVerb),
+    /// Enrollment tokens: by each, an agent of another host comes in.
+    #[command(subcommand)]
+    Token(TokenVerb),
     /// Stored results.
     #[command(subcommand)]
     Results(ResultsVerb),
@@ -96,6 +103,24 @@ pub(crate) enum Command {
     },
 }
 
+impl Command {
+    /// Whether it may begin a trace, by a job.
+    pub(crate) fn submits_jobs(&self) -> bool {
+        matches!(
+            self,
+            Self::Ping(_)
+                | Self::Tcp(_)
+                | Self::Dns(_)
+                | Self::Http(_)
+                | Self::Stamp(StampVerb::Send(_))
+                | Self::Trace(_)
+                | Self::Mtr(_)
+                | Self::Measure(_)
+                | Self::Job(_)
+        )
+    }
+}
+
 #[derive(Clone, Debug, Args)]
 pub(crate) struct StateDir {
     /// Directory for everything that is kept [default: the XDG data directory, /var/lib/imn for root].
@@ -107,9 +132,14 @@ pub(crate) struct StateDir {
 pub(crate) struct UpArgs {
     #[command(flatten)]
     pub(crate) state: StateDir,
-    /// Where the HTTP API listens; loopback only.
-    #[arg(long, env = "IMN_LISTEN", value_name = "ADDR:PORT", default_value = "127.0.0.1:8080")]
+    /// Where the HTTP API listens; other than on loopback only with TLS.
+    #[arg(long, env = "IMN_LISTEN", value_name = "ADDR:PORT", value_parser = socket, default_value = "127.0.0.1:8080")]
     pub(crate) listen: SocketAddr,
+    #[command(flatten)]
+    pub(crate) serve: ServeArgs,
+    /// Where agents of other hosts reach the private nats-server, by TLS with a certificate of the local authority.
+    #[arg(long, value_name = "ADDR:PORT", conflicts_with = "nats_url")]
+    pub(crate) nats_listen: Option<SocketAddr>,
     /// Use this NATS instead of a private nats-server.
     #[arg(long, env = "IMN_NATS_URL", value_name = "URL")]
     pub(crate) nats_url: Option<String>,
@@ -137,18 +167,35 @@ pub(crate) struct ServerArgs {
     pub(crate) state: StateDir,
     #[command(flatten)]
     pub(crate) nats: NatsArgs,
-    /// Where the HTTP API listens; loopback only.
-    #[arg(long, env = "IMN_LISTEN", value_name = "ADDR:PORT", default_value = "127.0.0.1:8080")]
+    /// Where the HTTP API listens; other than on loopback only with TLS.
+    #[arg(long, env = "IMN_LISTEN", value_name = "ADDR:PORT", value_parser = socket, default_value = "127.0.0.1:8080")]
     pub(crate) listen: SocketAddr,
+    #[command(flatten)]
+    pub(crate) serve: ServeArgs,
+    /// Where agents of other hosts reach NATS; the host 0.0.0.0 stands for that by which they reach this server;
+    /// repeatable [default: --nats-url].
+    #[arg(long, value_name = "URL")]
+    pub(crate) nats_public_url: Vec<String>,
+    /// File with the certificates, in PEM, that agents of other hosts are to believe NATS by [default: the local
+    /// authority's, with --tls].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) nats_ca: Option<PathBuf>,
+    /// File with the keys that somebody else has vouched for, so that they can be revoked.
+    #[arg(long, hide = true, value_name = "FILE")]
+    pub(crate) vouched: Option<PathBuf>,
     /// Keep the catalog and the manifest of results in this PostgreSQL instead of SQLite; results stay in files.
     #[arg(long, env = "IMN_DATABASE_URL", value_name = "URL")]
     pub(crate) database_url: Option<String>,
     /// File with an admin API key that is to be valid; the way in on a new catalog.
     #[arg(long, value_name = "FILE")]
     pub(crate) api_key_file: Option<PathBuf>,
-    /// Directory of the network's keys: with it the server vouches for the keys of its agents' modules.
+    /// Directory of the network's keys: with it the server lets agents in, vouches for the keys of their modules, and
+    /// revokes both.
     #[arg(long, value_name = "DIR")]
     pub(crate) keys_dir: Option<PathBuf>,
+    /// Most that may wait in NATS on its way to the store, in MiB; what is more waits in the spools [default: 1024].
+    #[arg(long, env = "IMN_INGEST_MB", value_name = "MB", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) ingest_mb: Option<u32>,
     /// Agent that measures for `/probe` unless a request names one [default: local if there is such, else any].
     #[arg(long, env = "IMN_PROBE_AGENT", value_name = "ID")]
     pub(crate) probe_agent: Option<AgentId>,
@@ -181,6 +228,8 @@ pub(crate) struct AgentArgs {
     #[arg(long = "tag", value_name = "K=V", value_parser = tag)]
     pub(crate) tags: Vec<(String, String)>,
     #[command(flatten)]
+    pub(crate) enroll: EnrollArgs,
+    #[command(flatten)]
     pub(crate) nats: NatsArgs,
     #[command(flatten)]
     pub(crate) state: StateDir,
@@ -191,8 +240,11 @@ pub(crate) struct AgentArgs {
     /// asked.
     #[arg(long, value_name = "DIR")]
     pub(crate) module_creds_dir: Option<PathBuf>,
+    /// Public key of the network's registry of modules; with it, what is published for this agent is fetched and run.
+    #[arg(long, env = "IMN_REGISTRY_KEY", value_name = "KEY", value_parser = registry_key)]
+    pub(crate) registry_key: Option<String>,
     /// Where the agent's own listener is: metrics, and with the API key control.
-    #[arg(long, env = "IMN_AGENT_LISTEN", value_name = "ADDR:PORT", default_value = "0.0.0.0:9101")]
+    #[arg(long, env = "IMN_AGENT_LISTEN", value_name = "ADDR:PORT", value_parser = socket, default_value = "0.0.0.0:9101")]
     pub(crate) listen: SocketAddr,
     /// File with the key for control on the agent's listener.
     #[arg(long, value_name = "FILE")]
@@ -227,6 +279,15 @@ pub(crate) struct ModuleArgs {
     pub(crate) kind: String,
 }
 
+/// Has options take negative numbers for their values, so that one that is out of range is told with the option's name.
+pub(crate) fn with_negative_numbers(command: clap::Command) -> clap::Command {
+    let take = |arg: clap::Arg| {
+        let has_value = !arg.is_positional() && arg.get_action().takes_values();
+        if has_value { arg.allow_negative_numbers(true) } else { arg }
+    };
+    command.mut_args(take).mut_subcommands(with_negative_numbers)
+}
+
 /// Pairs of which each key may be given once: of two values one would be lost.
 pub(crate) fn once(flag: &str, pairs: &[(String, String)]) -> Result<BTreeMap<String, String>, Exit> {
     let mut map = BTreeMap::new();
@@ -236,6 +297,18 @@ pub(crate) fn once(flag: &str, pairs: &[(String, String)]) -> Result<BTreeMap<St
         }
     }
     Ok(map)
+}
+
+/// Where something listens.
+fn socket(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "write ADDR:PORT, such as 127.0.0.1:8080 or [::1]:8080".to_owned())
+}
+
+fn registry_key(text: &str) -> Result<String, String> {
+    if imn_runtime::credential::is_signer(text) {
+        return Ok(text.to_owned());
+    }
+    Err("use the public key that the server logs at its start, M and 55 letters and digits".to_owned())
 }
 
 fn tag(text: &str) -> Result<(String, String), String> {

@@ -1,9 +1,9 @@
 //! The HTTP API from the client's side: how the server is found, and what its refusals mean for the exit code.
 
-use std::{fmt::Write as _, path::PathBuf, time::Duration};
+use std::{fmt::Write as _, io, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result};
-use imn_runtime::{config, credential::Credentials, file, nats};
+use imn_runtime::{config, credential::Credentials, file, nats, telemetry::TraceParent, tls::Trust};
 use reqwest::{Method, StatusCode, header};
 use serde::Deserialize;
 use serde_json::Value;
@@ -20,6 +20,8 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 const PAGE: usize = 1000;
 /// Greatest event of a stream, in bytes: a few messages of the contract.
 const MOST_EVENT: usize = 8 << 20;
+/// Longest last line of a download that is looked at, in bytes.
+const LAST_LINE: usize = 64;
 
 /// A server and the key for it.
 #[derive(Clone)]
@@ -93,6 +95,9 @@ struct Connect {
     nats_url: Option<String>,
     #[serde(default)]
     nats_creds: Option<PathBuf>,
+    /// The authority that signed the server's certificate.
+    #[serde(default)]
+    ca_file: Option<PathBuf>,
 }
 
 impl Client {
@@ -101,15 +106,14 @@ impl Client {
         let state = config::state_dir(args.state.state_dir.as_deref())?;
         let path = state.join("connect.json");
         let known = known(&path);
-        let (url, key) = match (&args.url, known) {
+        let (url, known) = match (&args.url, known) {
             (Some(url), known) => {
                 let url = url.trim_end_matches('/').to_owned();
                 // The key of this host's server is for that server only.
-                let key =
-                    known.ok().flatten().filter(|known| known.http_url == url).map(|known| known.api_key);
-                (url, key)
+                let known = known.ok().flatten().filter(|known| known.http_url == url);
+                (url, known)
             }
-            (None, Ok(Some(known))) => (known.http_url, Some(known.api_key)),
+            (None, Ok(Some(known))) => (known.http_url.clone(), Some(known)),
             (None, Ok(None)) => {
                 return Err(Exit::new(
                     Code::Error,
@@ -125,13 +129,17 @@ impl Client {
         if !url.starts_with("http://") && !url.starts_with("https://") {
             return Err(Exit::usage(format!("--url {url}: write it as http://HOST:PORT")).into());
         }
-        let http = reqwest::Client::builder()
-            .no_proxy()
+        let (key, ca) = known.map_or((None, None), |known| (Some(known.api_key), known.ca_file));
+        let http = http(&url, &trust(args.server_ca.clone().or(ca).as_deref())?)?
             .connect_timeout(CONNECT_WITHIN)
-            .user_agent(concat!("imn/", env!("CARGO_PKG_VERSION")))
             .build()
             .context("prepare the HTTP client")?;
         Ok(Self { http, url, key: args.token.clone().or(key) })
+    }
+
+    /// Where the server is.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
     }
 
     pub(crate) async fn get(&self, path: &str, query: &[(&str, String)]) -> Result<Answer, Failure> {
@@ -199,6 +207,9 @@ impl Client {
         if let Some(etag) = sent.if_match {
             request = request.header(header::IF_MATCH, etag);
         }
+        if let Some(trace) = TraceParent::current() {
+            request = request.header(imn_contract::header::TRACEPARENT, trace.as_str());
+        }
         request = match sent.body {
             Some(Body::Json(body)) => request.json(&body),
             Some(Body::Text(media, text)) => request.header(header::CONTENT_TYPE, media).body(text),
@@ -225,6 +236,48 @@ impl Client {
             })?
         };
         Ok(Answer { body, etag })
+    }
+
+    /// Writes an answer as it comes; its last line, as far as it is short.
+    pub(crate) async fn download(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+        within: Duration,
+        out: &mut impl io::Write,
+    ) -> Result<Vec<u8>> {
+        let mut url = format!("{}{path}", self.url);
+        for (n, (name, value)) in query.iter().enumerate() {
+            let _ = write!(url, "{}{name}={}", if n == 0 { '?' } else { '&' }, encoded(value));
+        }
+        let mut request = self.http.get(&url).timeout(within);
+        if let Some(key) = &self.key {
+            request = request.bearer_auth(key);
+        }
+        let mut response = request.send().await.map_err(|error| self.silent(&error))?;
+        let status = response.status();
+        if !status.is_success() {
+            let bytes = response.bytes().await.map_err(|error| self.silent(&error))?;
+            let problem = serde_json::from_slice(&bytes).unwrap_or_default();
+            return Err(Failure::Refused { status, problem: Box::new(problem), retry_after: None }.into());
+        }
+        let mut last = Vec::new();
+        while let Some(more) = response.chunk().await.map_err(|error| self.silent(&error))? {
+            out.write_all(&more).context("write what the server sends")?;
+            // Of what was there before, only a line that is not at its end matters.
+            if last.last() == Some(&b'\n') {
+                last.clear();
+            }
+            last.extend_from_slice(&more[more.len().saturating_sub(LAST_LINE)..]);
+            let end = last.strip_suffix(b"\n").unwrap_or(&last);
+            if let Some(at) = end.iter().rposition(|byte| *byte == b'\n') {
+                last.drain(..=at);
+            }
+            let long = last.len().saturating_sub(LAST_LINE);
+            last.drain(..long);
+        }
+        out.flush().context("write what the server sends")?;
+        Ok(last)
     }
 
     /// Opens a stream of server-sent events.
@@ -288,6 +341,25 @@ impl Events {
             }
         }
     }
+}
+
+/// Who is believed: the authority in a file, else those that this host knows.
+pub(crate) fn trust(file: Option<&std::path::Path>) -> Result<Trust> {
+    let Some(path) = file else { return Ok(Trust::System) };
+    let text = std::fs::read_to_string(path);
+    let text =
+        text.map_err(|error| Exit::usage(format!("certificate authority {}: {error}", path.display())))?;
+    Ok(Trust::Pem(text))
+}
+
+/// An HTTP client for one server. Over TLS it is TLS 1.3.
+pub(crate) fn http(url: &str, trust: &Trust) -> Result<reqwest::ClientBuilder> {
+    // Reading all that the host believes takes longer than many a command.
+    let trust = if url.starts_with("https://") { trust } else { &Trust::Nobody };
+    Ok(reqwest::Client::builder()
+        .no_proxy()
+        .user_agent(concat!("imn/", env!("CARGO_PKG_VERSION")))
+        .tls_backend_preconfigured(trust.client()?))
 }
 
 /// The name and data of an event; none of a comment.

@@ -22,6 +22,10 @@ pub(crate) fn main(verb: &DocsVerb) -> Result<Code> {
                 imn_contract::schemas().into_iter().map(|file| (file.file, file.schema)).collect();
             serde_json::to_string_pretty(&files).context("write the schemas")?
         }
+        DocsVerb::Asyncapi => {
+            let document = imn_contract::asyncapi().context("make the AsyncAPI document")?;
+            serde_saphyr::to_string(&document).context("write the AsyncAPI document")?.trim_end().to_owned()
+        }
     };
     writeln!(io::stdout(), "{text}")?;
     Ok(Code::Ok)

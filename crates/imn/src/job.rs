@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use imn_contract::ErrorCode;
+use imn_runtime::telemetry::{Side, Step, TraceParent};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -13,6 +13,8 @@ use crate::{
     exit::{Code, Exit},
 };
 
+/// Where jobs are submitted.
+const JOBS: &str = "/api/v1/jobs";
 /// Longest time that the server is asked to wait in one request.
 const WAIT: Duration = Duration::from_secs(20);
 /// How long after its deadline a job may still be open before it is given up.
@@ -26,7 +28,8 @@ pub(crate) struct Ended {
 }
 
 /// The selector that a text stands for: `any`, `all`, a tag `k=v`, an agent's id or name, a region, a job's id.
-pub(crate) async fn selector(client: &Client, text: &str) -> Result<Value> {
+/// `flag` is where it was given.
+pub(crate) async fn selector(client: &Client, flag: &str, text: &str) -> Result<Value> {
     match text {
         "any" => return Ok(json!({ "limit": 1 })),
         "all" => return Ok(json!({})),
@@ -35,7 +38,7 @@ pub(crate) async fn selector(client: &Client, text: &str) -> Result<Value> {
     if let Some((key, value)) = text.split_once('=') {
         return Ok(json!({ "tags": { key: value } }));
     }
-    let agents = client.whole("/api/v1/agents", &[]).await?;
+    let agents = client.list("/api/v1/agents", &[], None).await?;
     if agents.iter().any(|agent| agent["id"] == text || agent["name"] == text) {
         return Ok(json!({ "agents": [text] }));
     }
@@ -52,7 +55,7 @@ pub(crate) async fn selector(client: &Client, text: &str) -> Result<Value> {
             let known = if ids.is_empty() { "there are none".to_owned() } else { ids.join(", ") };
             Err(Exit::new(
                 Code::NotFound,
-                format!("--from {text}: no region, agent or job of that name; agents: {known}; or use any, all or k=v"),
+                format!("{flag} {text}: no region, agent or job of that name; agents: {known}; or use any, all or k=v"),
             )
             .into())
         }
@@ -67,13 +70,24 @@ pub(crate) async fn run(client: &Client, body: Value, deadline: Duration) -> Res
     follow(client, job, end).await
 }
 
+/// Submits a job, in the trace that `TRACEPARENT` of the environment names, if it names one.
 pub(crate) async fn submit(client: &Client, body: &Value, end: Instant) -> Result<Value> {
-    loop {
-        match client.post("/api/v1/jobs", body.clone()).await {
-            Ok(answer) => return Ok(answer.body),
-            Err(failure) => pause(failure, end).await?,
+    let parent = std::env::var("TRACEPARENT").ok().and_then(|text| TraceParent::parse(&text));
+    let step = Step::http(Side::Client, "POST", JOBS, parent);
+    let submitting = async {
+        loop {
+            match client.post(JOBS, body.clone()).await {
+                Ok(answer) => return Ok(answer.body),
+                Err(failure) => pause(failure, end).await?,
+            }
         }
+    };
+    let submitted = step.run(submitting).await;
+    match &submitted {
+        Ok(job) => step.set("imn.job.id", job["job_id"].as_str().unwrap_or_default().to_owned()),
+        Err(_) => step.failed_as("not_submitted"),
     }
+    submitted
 }
 
 pub(crate) async fn follow(client: &Client, mut job: Value, end: Instant) -> Result<Ended> {
@@ -95,10 +109,7 @@ pub(crate) async fn follow(client: &Client, mut job: Value, end: Instant) -> Res
         }
     }
     let tasks = job["tasks"].as_array().map(Vec::as_slice).unwrap_or_default();
-    // The module may notice the deadline before the server does.
-    let late = u64::from(ErrorCode::Deadline.code());
-    let timed_out =
-        tasks.iter().any(|task| task["state"] == "timed_out" || task["result"]["error"]["code"] == late);
+    let timed_out = tasks.iter().any(|task| task["state"] == "timed_out");
     Ok(Ended { job, timed_out })
 }
 

@@ -9,6 +9,7 @@ mod bgp;
 mod cli;
 mod client;
 mod docs;
+mod enroll;
 mod exit;
 mod job;
 mod manage;
@@ -25,7 +26,8 @@ use cli::{Cli, Command, RoleOr};
 
 fn main() -> std::process::ExitCode {
     sys::bound_arenas();
-    let command = match settings::command(Cli::command()) {
+    imn_runtime::tls::install();
+    let command = match settings::command(cli::with_negative_numbers(Cli::command())) {
         Ok(command) => command,
         Err(error) => return exit::report(Err(error)),
     };
@@ -37,6 +39,11 @@ fn main() -> std::process::ExitCode {
             let _ = error.print();
             return exit::Code::from_usage(&error).into();
         }
+    };
+    let telemetry = if cli.command.submits_jobs() { role::telemetry_of_command() } else { Ok(None) };
+    let _telemetry = match telemetry {
+        Ok(telemetry) => telemetry,
+        Err(error) => return exit::report(Err(error)),
     };
     let done = match cli.command {
         Command::Up(args) => up::main(args),
@@ -59,6 +66,7 @@ fn main() -> std::process::ExitCode {
         Command::Target(verb) => manage::target::main(verb),
         Command::Tier(verb) => manage::tier::main(verb),
         Command::Job(verb) => manage::job::main(verb),
+        Command::Token(verb) => manage::token::main(verb),
         Command::Results(verb) => manage::results::main(verb),
         Command::Config(verb) => settings::main(verb),
         Command::Docs(verb) => docs::main(&verb),

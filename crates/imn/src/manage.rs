@@ -4,9 +4,11 @@ pub(crate) mod agent;
 pub(crate) mod job;
 mod live;
 pub(crate) mod module;
+mod registry;
 pub(crate) mod results;
 pub(crate) mod target;
 pub(crate) mod tier;
+pub(crate) mod token;
 
 use std::{
     future::Future,
@@ -20,7 +22,7 @@ use imn_sink::format::list::{self, Column, Format};
 use serde_json::{Map, Value};
 
 use crate::{
-    cli::{Common, ConnectArgs, Watched, once},
+    cli::{Common, ConnectArgs, Selection, Watched, once},
     client::{Client, encoded},
     exit::{Code, Exit},
 };
@@ -41,6 +43,19 @@ where
     F: AsyncFn(&Client) -> Result<Vec<Value>>,
 {
     show(watched, |out, format, rows: &Vec<Value>| list::write(out, format, columns, rows), ask).await
+}
+
+/// The pages of a list as they were asked for, narrowed by these parameters besides.
+async fn show_pages<'a>(
+    watched: &Watched,
+    columns: &[Column],
+    path: &str,
+    which: &'a Selection,
+    more: &[(&'a str, String)],
+) -> Result<Code> {
+    let mut query = query([("filter", &which.filter), ("order_by", &which.order_by)]);
+    query.extend_from_slice(more);
+    show_list(watched, columns, async |client| Ok(client.list(path, &query, which.limit).await?)).await
 }
 
 /// Anything as it was asked for: once, or again and again until Ctrl-C.

@@ -18,6 +18,7 @@ mod web;
 use std::{
     io::{IsTerminal, Read},
     path::Path,
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
@@ -81,6 +82,8 @@ pub(crate) fn any(args: AnyArgs) -> Result<Code> {
     let mut ask = Ask::new(&args.kind, args.deadline)?;
     ask.params = manage::params(&args.params)?;
     ask.tmax = args.deadline;
+    // What is said is the whole time.
+    ask.way = Duration::ZERO;
     ask.rate = args.rate;
     ask.flag = "--param ";
     run(How::Ask(ask), args.measure)

@@ -34,11 +34,21 @@ const KEYS: &[Key] = &[
     key("nats_url", None, "NATS server or servers; imn up starts its own if absent"),
     key("nats_creds", None, "credentials file for NATS"),
     key("database_url", None, "PostgreSQL for the catalog, in place of SQLite"),
+    key("ingest_mb", None, "most that may wait in NATS on its way to the store, in MiB"),
     key("agent_id", None, "identifier of the vantage point"),
     key("agent_listen", Some("0.0.0.0:9101"), "where the agent's own listener is"),
+    key("registry_key", None, "public key of the registry that an agent follows"),
     key("probe_agent", None, "agent that measures for the server's /probe"),
     key("probe_id", None, "identifier of a standalone probe"),
     key("probe_location", None, "where a standalone probe is"),
+    key(
+        "control_plane",
+        None,
+        "the server that an agent comes to by a token, and renews its credentials with",
+    ),
+    Key { name: "enrollment_token", default: None, help: "token by which an agent comes in", secret: true },
+    key("ca_file", None, "certificate authority to believe, a file in PEM"),
+    key("ca_fingerprint", None, "fingerprint of the certificate authority that an agent believes"),
     key("url", None, "the server that the command line talks to"),
     Key { name: "token", default: None, help: "API key for it", secret: true },
 ];
@@ -46,8 +56,38 @@ const KEYS: &[Key] = &[
 /// A section of the file that no flag sets: the definitions of `/probe`.
 const PROBE_MODULES: Key = key("probe_modules", None, "what /probe?module=NAME measures, by name");
 
+/// What long-running processes tell of themselves, and where; not for each command to choose.
+const TELEMETRY: &[Key] = &[
+    key(
+        "otlp_endpoint",
+        None,
+        "collector that traces, logs and metrics go to, such as http://127.0.0.1:4317",
+    ),
+    key("otlp_protocol", None, "how they go there: grpc or http/protobuf; by its port if absent"),
+    key("redact_pii", None, "whether addresses and names of hosts are hidden in logs and traces"),
+];
+
 /// All that the file may hold.
-static ALL: LazyLock<Vec<Key>> = LazyLock::new(|| [KEYS, &[PROBE_MODULES]].concat());
+static ALL: LazyLock<Vec<Key>> = LazyLock::new(|| [KEYS, &[PROBE_MODULES], TELEMETRY].concat());
+
+/// The settings of telemetry that stand in the configuration file, as the variables that would set them.
+pub(crate) fn telemetry() -> Result<BTreeMap<String, String>> {
+    let settings = read(config::file(None).as_deref())?;
+    let mut variables = BTreeMap::new();
+    for key in TELEMETRY {
+        if let Some(value) = telemetry_value(&settings, key).map_err(|error| wrong(&error))? {
+            variables.insert(key.variable(), value);
+        }
+    }
+    Ok(variables)
+}
+
+fn telemetry_value(settings: &Settings, key: &Key) -> Result<Option<String>, config::Error> {
+    match key.name {
+        name @ "redact_pii" => Ok(settings.optional::<bool>(name)?.map(|hidden| hidden.to_string())),
+        name => settings.optional(name),
+    }
+}
 
 /// What `/probe` measures, by the configuration file.
 pub(crate) fn scrape_modules() -> Result<ScrapeModules> {
@@ -112,7 +152,7 @@ fn show(file: Option<&Path>, format: Format) -> Result<Code> {
         .show()
         .into_iter()
         .map(|shown| {
-            let variable = KEYS.iter().find(|key| key.name == shown.name).map(Key::variable);
+            let variable = KEYS.iter().chain(TELEMETRY).find(|key| key.name == shown.name).map(Key::variable);
             let origin = shown.origin.to_string();
             let (value, origin) = match (shown.name, shown.value, &known) {
                 ("state_dir", None, _) => (Some(state.display().to_string()), origin),
@@ -144,6 +184,12 @@ fn check(file: Option<&Path>) -> Result<Code> {
         };
         mistakes.extend(found.map(|error| error.to_string()));
     }
+    mistakes.extend(
+        TELEMETRY
+            .iter()
+            .filter_map(|key| telemetry_value(&settings, key).err())
+            .map(|error| error.to_string()),
+    );
     mistakes.extend(of_scrapes(&settings).err().map(|error| error.to_string()));
     if !mistakes.is_empty() {
         return Err(Exit::usage(mistakes.join("\n       ")).into());

@@ -9,7 +9,9 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
 use imn_testkit::{Outcome, Program};
 
-const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/python/hello_module.py");
+const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/python");
+/// With the SDK, and in the contract alone.
+const IN_PYTHON: [&str; 2] = ["hello_module.py", "alone_module.py"];
 const SOON: Duration = Duration::from_mins(2);
 
 fn check(program: &Path, args: &[&str]) -> Outcome {
@@ -37,7 +39,10 @@ fn built_in_and_python_modules_keep_the_contract() {
         return imn_testkit::skip("conformance", "no Python with nats-py; `cargo xtask test` installs it");
     };
     // The interpreter of the tests: a module is started with a cleared environment.
-    kept(&check(&python, &["--type", "hello", "--slow-param", "delay_ms=1000", "--", EXAMPLE]));
+    for example in IN_PYTHON {
+        let path = format!("{EXAMPLES}/{example}");
+        kept(&check(&python, &["--type", "hello", "--slow-param", "delay_ms=1000", "--", &path]));
+    }
 }
 
 #[test]

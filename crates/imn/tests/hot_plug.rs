@@ -18,7 +18,7 @@ use imn_testkit::wait_until;
 use network::{Network, soak};
 use serde_json::{Value, json};
 
-const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/python/hello_module.py");
+const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/python");
 const MANIFEST: &str = "type = \"hello\"\nversion = \"1.0.0\"\nslots = 1\n";
 const SOON: Duration = Duration::from_secs(30);
 
@@ -26,7 +26,10 @@ const SOON: Duration = Duration::from_secs(30);
 fn plug_in(network: &Network, python: &Path) {
     let directory = network.state().join("agents/local/modules.d");
     fs::create_dir_all(&directory).unwrap();
-    let text = fs::read_to_string(EXAMPLE).unwrap();
+    // What is no executable is no module.
+    fs::copy(Path::new(EXAMPLES).join("imn_module.py"), directory.join("imn_module.py")).unwrap();
+    fs::set_permissions(directory.join("imn_module.py"), fs::Permissions::from_mode(0o644)).unwrap();
+    let text = fs::read_to_string(Path::new(EXAMPLES).join("alone_module.py")).unwrap();
     let (_, rest) = text.split_once('\n').unwrap();
     let draft = network.state().join("hello");
     fs::write(

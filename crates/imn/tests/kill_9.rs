@@ -16,10 +16,12 @@ mod verdict;
 use std::{collections::BTreeMap, thread::sleep, time::Duration};
 
 use imn_testkit::{Signal, wait_until};
-use network::{Network, span};
+use network::{Network, soak, span};
 
-const TARGETS: u32 = 2_000;
-const INTERVAL: Duration = Duration::from_secs(1);
+/// How many targets are measured, and how often; in soak it is the run of `twenty_thousand.rs`.
+fn size() -> (u32, Duration) {
+    if soak() { (20_000, Duration::from_secs(5)) } else { (2_000, Duration::from_secs(1)) }
+}
 
 #[test]
 fn whatever_is_killed_each_round_is_stored_once_or_a_recorded_gap() {
@@ -29,9 +31,10 @@ fn whatever_is_killed_each_round_is_stored_once_or_a_recorded_gap() {
     if network::python().is_none() {
         return imn_testkit::skip("kill_9", "no Python with duckdb; `cargo xtask test` installs it");
     }
+    let (targets, interval) = size();
     let network = Network::start();
-    verdict::load(&network, TARGETS, INTERVAL);
-    verdict::wait_measured(&network, TARGETS, INTERVAL);
+    verdict::load(&network, targets, interval);
+    verdict::wait_measured(&network, targets, interval);
     let bystanders = ["local-tcp-0", "local-echo-0", "local-faulty-0", "local-heartbeat-0"];
     let pids = |parts: &[&str]| -> BTreeMap<String, u32> {
         parts.iter().map(|part| ((*part).to_owned(), network.pid(part))).collect()
@@ -61,13 +64,13 @@ fn whatever_is_killed_each_round_is_stored_once_or_a_recorded_gap() {
     assert_eq!(pids(&bystanders), before, "another module stopped");
 
     drained(&network);
-    let verdict = verdict::verdict(&network, INTERVAL, 0).unwrap();
+    let verdict = verdict::verdict(&network, interval, 0).unwrap();
     eprintln!("{verdict:?}");
-    assert_eq!(verdict.targets, u64::from(TARGETS));
+    assert_eq!(verdict.targets, u64::from(targets));
     assert_eq!((verdict.duplicates, verdict.unaccounted, verdict.contradictions), (0, 0, 0), "{verdict:?}");
     assert!(verdict.gap_rounds > 0, "a killed module leaves no gap: {verdict:?}");
     // A module is back within seconds: its gap is no longer than that.
-    assert!(verdict.gap_rounds < u64::from(TARGETS) * 10, "{verdict:?}");
+    assert!(verdict.gap_rounds < u64::from(targets) * 10, "{verdict:?}");
 }
 
 /// Waits until no spool holds rounds older than a few seconds.

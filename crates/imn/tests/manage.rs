@@ -44,6 +44,8 @@ fn everything_can_be_done_from_the_command_line() {
     tiers(&network);
     jobs(&network);
     refusals(&network);
+    lists(&network);
+    transfer(&network);
 
     let agents = json(&network, "agent list");
     assert_eq!((agents.as_array().unwrap().len(), &agents[0]["id"]), (1, &"local".into()));
@@ -153,11 +155,99 @@ fn jobs(network: &Network) {
     ends(network, "job submit faulty x --param mode=hang --deadline 1s", 7);
 }
 
+fn lists(network: &Network) {
+    let names = |line: &str, field: &str| -> Vec<String> {
+        let list = json(network, line);
+        list.as_array().unwrap().iter().map(|item| item[field].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(
+        names("tier list --filter probe_interval<=30s --order-by name", "name"),
+        ["critical", "standard"]
+    );
+    assert_eq!(names("tier list --order-by probe_interval --limit 1", "name"), ["critical"]);
+    assert_eq!(names("agent list --filter modules:icmp --order-by id", "id"), ["local"]);
+    assert_eq!(names("module list --filter type=icmp", "instance"), ["local-icmp-0"]);
+    assert_eq!(names("module list --filter state=quarantined", "instance"), Vec::<String>::new());
+    for line in
+        ["tier list --filter colour=red", "module list --filter state=asleep", "agent list --order-by x"]
+    {
+        assert!(ends(network, line, 2).stderr.contains("at position"), "{line}");
+    }
+
+    // Nobody is where this tier wants it measured from, and the status says so.
+    ends(network, "tier add mars --interval 5s --region mars", 0);
+    ends(network, "target add 127.0.0.40 --tier mars", 0);
+    let why = wait_until("the status to say why", WITHIN, || {
+        let text = ends(network, "target status 127.0.0.40", 0).stdout;
+        text.contains("no agent fits").then_some(text)
+    });
+    let why = why.unwrap();
+    assert!(why.contains("by icmp") && why.contains("  local: region"), "{why}");
+    ends(network, "target remove 127.0.0.40", 0);
+    ends(network, "tier remove mars", 0);
+}
+
+/// Whatever lists targets for programs can be taken back where there are none.
+fn transfer(network: &Network) {
+    ends(network, "target add 127.0.0.41 --tier low --tag a=b,c=d --tag q=\"x\" --param size=100", 0);
+    ends(network, "target add example.net --state inactive --display-name a,b", 0);
+    let targets = || {
+        let mut list = json(network, "target list --order-by address");
+        for target in list.as_array_mut().unwrap() {
+            let target = target.as_object_mut().unwrap();
+            target.retain(|name, _| {
+                !["id", "created", "updated", "state_since", "state_reason", "monitoring_state"]
+                    .contains(&&**name)
+            });
+        }
+        list
+    };
+    let before = targets();
+    let all: Vec<String> = before
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|target| target["address"].as_str().unwrap().to_owned())
+        .collect();
+    for (line, file) in [
+        ("target export", "export.ndjson"),
+        ("target export -o csv", "export.csv"),
+        ("target list -o ndjson", "list.ndjson"),
+        ("target list -o csv", "list.csv"),
+    ] {
+        let text = ends(network, line, 0).stdout;
+        let path = network.state().join(file);
+        std::fs::write(&path, &text).unwrap();
+        ends(network, &format!("target remove {}", all.join(" ")), 0);
+        assert_eq!(json(network, "target list"), serde_json::json!([]));
+        let done = ends(network, &format!("target import {}", path.display()), 0);
+        assert!(done.stdout.starts_with(&format!("{} created", all.len())), "{line}: {}", done.stdout);
+        assert_eq!(targets(), before, "{line}: {text}");
+    }
+    let one = ends(network, "target export --filter tier=low -o csv", 0).stdout;
+    assert_eq!(one.lines().last(), Some("# count=1"), "{one}");
+    ends(network, "target export --filter tier=", 2);
+    ends(network, "target export -o xml", 2);
+}
+
 fn refusals(network: &Network) {
     let wrong = ends(network, "target add 300.1.1.1", 2);
     assert!(wrong.stderr.contains("300.1.1.1") && wrong.stdout.is_empty(), "{}", wrong.stderr);
     assert!(ends(network, "target add 127.0.0.6 --tier gold", 2).stderr.contains("tier"));
     assert!(ends(network, "target list --filter tier=", 2).stderr.contains("filter"));
+    for (line, words) in [
+        ("job submit icmp 127.0.0.1 --param count=none", "params.count"),
+        ("module scale echo 0", "instances: "),
+        ("module set echo --slots 0", "slots: "),
+        ("tier add t --interval 0s", "probe_interval: "),
+        ("tier add t --interval 10s --count -1", "--count"),
+        ("tier add t --interval 1s --timeout 61s", "probe_timeout: "),
+        ("target import /etc/passwd", "column, which is none"),
+        ("target history ::1 --step 1ms", "step: "),
+    ] {
+        let wrong = ends(network, line, 2);
+        assert!(wrong.stderr.contains(words) && wrong.stdout.is_empty(), "{line}: {}", wrong.stderr);
+    }
     ends(network, "target show nope", 5);
     ends(network, "agent show nope", 5);
     ends(network, "job show nope", 5);

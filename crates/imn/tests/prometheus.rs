@@ -177,11 +177,21 @@ fn prometheus_takes_us_for_blackbox_exporter() {
         assert_eq!(sample(&web, "probe_success"), Some(1.0), "{web}");
         assert_eq!(sample(&web, "probe_http_status_code"), Some(200.0), "{web}");
         assert!(sample(&web, "probe_http_duration_seconds{phase=\"processing\"}").unwrap() > 0.0, "{web}");
+        // A name in place of the address: what curl does by a header, and the whole story by debug=true.
+        let named = format!("target={SERVER}/healthz&module=http_2xx&hostname=www.example.net&debug=true");
+        let debug = site.page(exporter, &named);
+        for part in ["Logs for the probe:", "Metrics that would have been returned:", "Module configuration:"]
+        {
+            assert!(debug.contains(part), "{exporter} {part}: {debug}");
+        }
+        assert_eq!(sample(&debug, "probe_success"), Some(1.0), "{debug}");
+        assert!(debug.contains("\"server_name\": \"www.example.net\""), "{debug}");
         // What is not measured is no page that says that the target is down.
         for (query, status, words) in [
             ("target=127.0.0.1&module=none", 400, "Unknown module"),
             ("module=icmp", 400, "Target parameter is missing"),
             ("target=127.0.0.1&module=tcp_connect", 400, "name a port"),
+            ("target=127.0.0.1&module=http_2xx&hostname=a%20b", 400, "letters, digits"),
         ] {
             let (got, body) = site.get(&format!("http://{exporter}/probe?{query}")).unwrap();
             assert!(got == status && body.contains(words), "{exporter} {query}: {got} {body}");

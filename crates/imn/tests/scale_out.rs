@@ -14,9 +14,9 @@ use serde_json::{Value, json};
 const SOON: Duration = Duration::from_secs(30);
 const FAULTY: &str = "/api/v1/modules/faulty";
 
-/// Jobs of 100 ms each, more at a time than there are slots.
+/// Jobs of 50 ms each, more at a time than there are slots.
 fn run(network: &Network, jobs: usize) -> Option<Value> {
-    let params = json!({ "mode": "delay", "delay_ms": 100 }).to_string();
+    let params = json!({ "mode": "delay", "delay_ms": 50 }).to_string();
     let text =
         network.python("jobs.py", &["faulty", &params, &jobs.to_string(), "12"], Duration::from_mins(3))?;
     let seen: Value = serde_json::from_str(&text).unwrap();
@@ -49,7 +49,7 @@ fn three_instances_do_more_than_one() {
     order(&network, "PUT", "settings", &json!({ "slots": 1 }), 200);
     ready(&network, 1, 1);
     let before = network.pid("local-faulty-0");
-    let jobs = if soak() { 240 } else { 60 };
+    let jobs = if soak() { 600 } else { 120 };
     let Some(one) = run(&network, jobs) else {
         return imn_testkit::skip("scale_out", "no Python with nats-py; `cargo xtask test` installs it");
     };
@@ -59,9 +59,9 @@ fn three_instances_do_more_than_one() {
     let three = run(&network, jobs).unwrap();
     assert_eq!(three["instances"].as_object().unwrap().len(), 3, "all take part: {three}");
     let ratio = one["seconds"].as_f64().unwrap() / three["seconds"].as_f64().unwrap();
-    println!("{jobs} jobs of 100 ms: {one}; by three instances {three}; {ratio:.2} times as fast");
-    // What is aimed at is asked for in the long form; the short one has a long tail of jobs that were returned once.
-    assert!(ratio >= if soak() { 2.8 } else { 1.4 }, "{ratio}");
+    println!("{jobs} jobs of 50 ms: {one}; by three instances {three}; {ratio:.2} times as fast");
+    // On processors of its own it is 2.8 and more; of those that others use as well the suite asks less.
+    assert!(ratio >= if soak() { 2.8 } else { 2.2 }, "{ratio}");
     assert_eq!(network.pid("local-faulty-0"), before, "nobody was started again");
 
     // What is wrong changes nothing, and names the field.

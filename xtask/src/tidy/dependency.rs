@@ -7,8 +7,14 @@ use serde_json::Value;
 
 #[derive(Deserialize)]
 struct Rules {
+    graph: Graph,
     licenses: Licenses,
     bans: Bans,
+}
+
+#[derive(Deserialize)]
+struct Graph {
+    targets: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -26,6 +32,12 @@ struct Ban {
     #[serde(rename = "crate")]
     name: String,
     reason: String,
+}
+
+/// The targets that `deny.toml` is about: what others would pull in is never built.
+pub(super) fn targets(rules: &str) -> Result<Vec<String>> {
+    let rules: Rules = toml::from_str(rules).context("read deny.toml")?;
+    Ok(rules.graph.targets)
 }
 
 /// Crates in `cargo metadata` that `deny.toml` forbids, each in words.
@@ -67,7 +79,7 @@ mod tests {
 
     use super::*;
 
-    const RULES: &str = "licenses.allow = ['MIT', 'Apache-2.0', 'Unicode-3.0']\n[[bans.deny]]\ncrate = 'openssl'\nreason = 'rustls'\n";
+    const RULES: &str = "graph.targets = ['t']\nlicenses.allow = ['MIT', 'Apache-2.0', 'Unicode-3.0']\n[[bans.deny]]\ncrate = 'openssl'\nreason = 'rustls'\n";
 
     fn package(name: &str, license: &str, source: &str) -> Value {
         json!({"packages": [{"name": name, "license": license, "source": source}]})

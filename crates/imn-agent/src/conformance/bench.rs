@@ -119,6 +119,7 @@ impl Bench {
             instance: self.instance.clone(),
             nats_url: self.nats_url.clone(),
             creds: Some(self.credentials.text()),
+            nats_ca: None,
             inbox_prefix: self.credentials.inbox_prefix().to_owned(),
             config: Map::new(),
             slots: None,

@@ -7,6 +7,7 @@ use std::{
 };
 
 use imn_contract::{InstanceId, JobId};
+use imn_runtime::telemetry::TraceParent;
 use tokio::sync::watch;
 
 /// Tasks known to be terminal that are remembered, so that a late queue message is not begun.
@@ -28,7 +29,7 @@ pub(super) enum Note {
 }
 
 /// What this agent did with a job so far; kept while the job is back in the queue.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Memo {
     /// When its time is over, by the monotonic clock from the first receipt.
     pub(super) deadline: Instant,
@@ -38,10 +39,10 @@ pub(super) struct Memo {
     pub(super) unclear: bool,
     /// `attempts` is all there were; otherwise the server has to be asked.
     pub(super) counted: bool,
-    /// Times it was returned to the queue for want of a slot.
-    pub(super) returned: u32,
     /// An instance has reported a verdict of an attempt that this agent did not know of.
     pub(super) reported: bool,
+    /// The step of a trace in which it was last handed out.
+    pub(super) handed_out: Option<TraceParent>,
 }
 
 #[derive(Debug, Default)]
@@ -61,6 +62,8 @@ struct State {
 struct Followed {
     note: watch::Sender<Note>,
     instance: Option<InstanceId>,
+    /// Its instance has reported the attempt that it has now.
+    reported: bool,
 }
 
 /// A job that is being followed, until this is dropped.
@@ -83,15 +86,15 @@ impl Board {
         }
         let first = if state.done.contains(job) { Note::Done } else { Note::Working };
         let (sender, note) = watch::channel(first);
-        state.followed.insert(job.clone(), Followed { note: sender, instance: None });
+        state.followed.insert(job.clone(), Followed { note: sender, instance: None, reported: false });
         let returned = state.returned.remove(job);
         let fresh = Memo {
             deadline: Instant::now() + ttl,
             attempts: 0,
             unclear: redelivered,
             counted: !redelivered,
-            returned: 0,
             reported: false,
+            handed_out: None,
         };
         let memo = returned.unwrap_or(fresh);
         Some(Following { board: self, job: job.clone(), memo, note, finished: false })
@@ -103,7 +106,8 @@ impl Board {
         if let (Note::Reported(_), Some(memo)) = (note, state.returned.get_mut(job)) {
             memo.reported = true;
         }
-        let followed = state.followed.get(job)?;
+        let followed = state.followed.get_mut(job)?;
+        followed.reported |= matches!(note, Note::Reported(_));
         let before = *followed.note.borrow();
         // Nothing follows upon `Done`.
         if before != Note::Done {
@@ -175,6 +179,11 @@ impl Following<'_> {
         }
     }
 
+    /// Whether an instance has reported the end of an attempt.
+    pub(super) fn was_reported(&self) -> bool {
+        self.board.lock().followed.get(&self.job).is_some_and(|followed| followed.reported)
+    }
+
     /// It will not be seen again.
     pub(super) fn finish(&mut self) {
         self.finished = true;
@@ -198,7 +207,7 @@ impl Drop for Following<'_> {
             state.returned.retain(|_, memo| memo.deadline + RETURNED_FOR > now);
         }
         if state.returned.len() < RETURNED_REMEMBERED {
-            let mut memo = self.memo;
+            let mut memo = self.memo.clone();
             memo.reported |= matches!(*self.note.borrow(), Note::Reported(_));
             state.returned.insert(self.job.clone(), memo);
         }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use imn_contract::{
-    ErrorCode, Fault, JobId, ModuleType,
+    ErrorCode, Fault, InstanceId, JobId, ModuleType,
     latest::{Attempt, AttemptStatus, ModuleControl, ModuleOp, ModuleState, Task},
     subject,
 };
@@ -16,6 +16,7 @@ use serde_json::{Map, Value};
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{Jobs, crashed, dispatch::Dispatch, lost};
+use crate::roster::Mark;
 
 /// Attempts at one order: a second only where the instance died over the first.
 const ATTEMPTS: u32 = 3;
@@ -63,21 +64,8 @@ impl Jobs {
         let deadline = Instant::now() + order.ttl;
         let mut attempt = 1;
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let task = Task {
-                v: 1,
-                job_id: JobId::generate(),
-                kind: order.kind.clone(),
-                target: order.target.clone(),
-                params: order.params.clone(),
-                agent: self.agent.clone(),
-                attempt,
-                attempt_token: format!("{:032x}", rand::random::<u128>()),
-                ttl_ms: left.as_millis() as u64,
-                max_attempts: ATTEMPTS,
-                direct: true,
-            };
-            let fault = match self.attempt_direct(&task, deadline).await {
+            let task = self.direct_task(&order, attempt, deadline);
+            let fault = match self.attempt_direct(&task, None, deadline).await {
                 Ok(outcome) => return Ok(outcome),
                 Err(fault) => fault,
             };
@@ -88,14 +76,43 @@ impl Jobs {
         }
     }
 
-    async fn attempt_direct(&self, task: &Task, deadline: Instant) -> Result<Value, Fault> {
+    pub(super) fn direct_task(&self, order: &Order, attempt: u32, deadline: Instant) -> Task {
+        let left = deadline.saturating_duration_since(Instant::now());
+        Task {
+            v: 1,
+            job_id: JobId::generate(),
+            kind: order.kind.clone(),
+            target: order.target.clone(),
+            params: order.params.clone(),
+            agent: self.agent.clone(),
+            attempt,
+            attempt_token: format!("{:032x}", rand::random::<u128>()),
+            ttl_ms: left.as_millis() as u64,
+            max_attempts: ATTEMPTS,
+            direct: true,
+        }
+    }
+
+    /// One attempt, by this instance or by any.
+    pub(super) async fn attempt_direct(
+        &self,
+        task: &Task,
+        only: Option<&InstanceId>,
+        deadline: Instant,
+    ) -> Result<Value, Fault> {
         let (sender, mut answer) = oneshot::channel();
         self.direct.lock().insert(task.job_id.clone(), (task.attempt_token.clone(), sender));
         let _awaited = Awaited(&self.direct, task.job_id.clone());
         let slot_until = deadline.min(Instant::now() + SLOT_WITHIN);
         let mut lease = loop {
             self.there_is(&task.kind)?;
-            match self.dispatcher.dispatch(&self.roster, task).await {
+            let dispatch = match only {
+                Some(one) => {
+                    self.dispatcher.dispatch_among(&self.roster, std::slice::from_ref(one), task).await
+                }
+                None => self.dispatcher.dispatch(&self.roster, task).await,
+            };
+            match dispatch {
                 Dispatch::Accepted(lease) => break lease,
                 Dispatch::Refused(_, fault) => return Err(fault),
                 Dispatch::NoSlot if Instant::now() < slot_until => tokio::time::sleep(SLOT_RETRY).await,
@@ -122,6 +139,8 @@ impl Jobs {
             () = tokio::time::sleep_until(deadline) => {
                 let cancel = ModuleControl { v: 1, op: ModuleOp::Cancel { job_id: task.job_id.clone() } };
                 self.dispatcher.tell(&instance, &cancel).await;
+                self.roster.note(&instance, Mark::Overdue);
+                self.suspect(&instance, &task.job_id);
                 Err(Fault::new(ErrorCode::Deadline, format!("{instance} has not answered in time")))
             }
         }
@@ -142,6 +161,7 @@ impl Jobs {
         if !known || from != Some(attempt.instance.as_str()) || attempt.status == AttemptStatus::Running {
             return;
         }
+        self.roster.reported(&attempt);
         if let Some((_, sender)) = waiting.remove(&attempt.job_id) {
             // Nobody waits any more: its time was over.
             let _ = sender.send(attempt);

@@ -11,7 +11,7 @@ use imn_contract::{
 };
 use imn_runtime::nats::{self, Client};
 
-use crate::roster::{Lease, Roster};
+use crate::roster::{Lease, Mark, Roster};
 
 /// What stands in place of an instance where the agent itself speaks.
 pub(super) const AGENT_INSTANCE: &str = "agent";
@@ -42,7 +42,8 @@ pub(super) enum Dispatch<'a> {
 
 enum Reply {
     Accepted(InstanceId),
-    Saturated,
+    /// It has no room; who says so, where that is known.
+    Saturated(Option<InstanceId>),
     Refused(Option<InstanceId>, Fault),
     Silent,
 }
@@ -52,18 +53,50 @@ impl Dispatcher {
         Self { agent, client }
     }
 
-    /// Offers a task to the queue group, and then, when the one that was chosen has no room, to the least loaded
-    /// instance directly.
+    /// Offers a task to the queue group, and then, when the one that was chosen has no room, to the other instances
+    /// directly, the least loaded first.
     pub(super) async fn dispatch<'a>(&self, roster: &'a Roster, task: &Task) -> Dispatch<'a> {
-        let mut reply = self.offer(&subject::work(&self.agent, &task.kind), task).await;
-        if matches!(reply, Reply::Saturated)
-            && let Some(least) = roster.candidates(&task.kind).first()
-        {
-            reply = self.offer(&subject::at(&self.agent, least), task).await;
+        // While two versions share the jobs, chance must not do it.
+        if let Some(choices) = roster.choices(&task.kind) {
+            return self.dispatch_among(roster, &choices, task).await;
         }
+        let mut reply = self.offer(&subject::work(&self.agent, &task.kind), task).await;
+        if let Reply::Saturated(by) = &reply {
+            let others = roster.candidates(&task.kind).into_iter().filter(|other| Some(other) != by.as_ref());
+            for other in others.collect::<Vec<_>>() {
+                reply = self.offer(&subject::at(&self.agent, &other), task).await;
+                if !matches!(reply, Reply::Saturated(_)) {
+                    break;
+                }
+            }
+        }
+        self.replied(roster, reply, task).await
+    }
+
+    /// Offers a task to these instances, one after the other, until one has room.
+    pub(super) async fn dispatch_among<'a>(
+        &self,
+        roster: &'a Roster,
+        choices: &[InstanceId],
+        task: &Task,
+    ) -> Dispatch<'a> {
+        let mut reply = Reply::Saturated(None);
+        for instance in choices {
+            reply = self.offer(&subject::at(&self.agent, instance), task).await;
+            match reply {
+                Reply::Saturated(_) => continue,
+                Reply::Refused(..) | Reply::Silent => roster.note(instance, Mark::NotTaken),
+                Reply::Accepted(_) => {}
+            }
+            break;
+        }
+        self.replied(roster, reply, task).await
+    }
+
+    async fn replied<'a>(&self, roster: &'a Roster, reply: Reply, task: &Task) -> Dispatch<'a> {
         match reply {
             Reply::Accepted(instance) => self.accepted(roster, &instance, task).await,
-            Reply::Saturated => Dispatch::NoSlot,
+            Reply::Saturated(_) => Dispatch::NoSlot,
             Reply::Refused(instance, fault) => Dispatch::Refused(instance, fault),
             Reply::Silent => match self.who_has(roster, &task.kind, &task.job_id).await {
                 Ok(Some(instance)) => self.accepted(roster, &instance, task).await,
@@ -133,12 +166,12 @@ impl Dispatcher {
             Ok(TaskReply { accepted: true, instance: Some(instance), .. }) => Reply::Accepted(instance),
             Ok(TaskReply { accepted: false, error: Some(fault), instance, .. }) => {
                 if fault.is(ErrorCode::Saturated) || fault.is(ErrorCode::Unavailable) {
-                    Reply::Saturated
+                    Reply::Saturated(instance)
                 } else {
                     Reply::Refused(instance, fault)
                 }
             }
-            Err(nats::Error::NoResponders { .. }) => Reply::Saturated,
+            Err(nats::Error::NoResponders { .. }) => Reply::Saturated(None),
             Ok(reply) => {
                 tracing::warn!(subject, ?reply, "answer to a task makes no sense");
                 Reply::Silent

@@ -1,6 +1,6 @@
 //! One job of the queue, from its delivery to its end.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use async_nats::{
     HeaderMap,
@@ -11,7 +11,11 @@ use imn_contract::{
     latest::{Attempt, AttemptStatus, ModuleControl, ModuleOp, Task},
     subject,
 };
-use imn_runtime::{clock, nats, task::Stop};
+use imn_runtime::{
+    clock, nats,
+    task::Stop,
+    telemetry::{Messaging, Side, Step, TraceParent},
+};
 use tokio::{sync::mpsc, time::Instant};
 
 use super::{
@@ -22,20 +26,31 @@ use super::{
     lost,
     pull::settle,
 };
-use crate::roster::Lease;
+use crate::roster::{Claim, Lease, Mark};
 
 /// How often the queue is told that a job is still in work; its patience is 30 s.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 /// How long the server's word is waited for before it is asked.
 const ASK_AFTER: Duration = Duration::from_secs(5);
-/// How long an instance that ended in order may still be heard of.
+/// How long an instance that ended in order may still be heard of; and while the agent ends as well, so that there is
+/// time to return the job.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+const LAST_WORDS_ENDING: Duration = Duration::from_millis(150);
 /// Times in a row that an instance may deny having a job before it counts as lost.
 const DENIALS: u32 = 3;
 /// How long a report that this process has received may take to be noted.
 const REPORT_IN_HAND: Duration = Duration::from_millis(100);
 /// How long past the deadline an instance may end the job by itself before it is told to.
 const OVERTIME: Duration = Duration::from_millis(500);
+/// How long a job that finds no slot is held until there is one; with what may pass before its instance is watched less
+/// than the patience of the queue.
+const HOLD: Duration = Duration::from_secs(15);
+/// Pauses between offers of a held job while no slot is known to be free: others may have taken what seems to be.
+const OFFER_AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// How long a job that was held in vain stays in the queue at least, in milliseconds.
+const RETURN_MS: u64 = 250;
+/// How long an attempt lasts before the server is told that it has begun. What ends sooner is told once, by its end.
+const RUNNING_AFTER: Duration = Duration::from_millis(50);
 /// How long a report is tried for.
 const REPORT_FOR: Duration = Duration::from_secs(30);
 /// Reports of one job that may wait.
@@ -65,7 +80,7 @@ enum Fate {
 
 impl Jobs {
     /// Does a job that the queue has delivered.
-    pub(super) async fn follow(&self, message: &jetstream::Message, stop: &Stop) {
+    pub(super) async fn follow(&self, message: &jetstream::Message, claim: Claim, stop: &Stop) {
         let task: Task = match decode(&message.payload, encoding(message)) {
             Ok(task) => task,
             Err(error) => {
@@ -84,16 +99,26 @@ impl Jobs {
         let redelivered = message.info().is_ok_and(|info| info.delivered > 1);
         let Some(mut following) = self.board.follow(&task.job_id, ttl, redelivered) else { return };
         self.counters.jobs_received(&task.kind);
+        let destination = format!("mmn.jobs.q.{}", task.kind);
+        let step = Messaging {
+            job: Some(task.job_id.as_str()),
+            kind: Some(task.kind.as_str()),
+            agent: Some(self.agent.as_str()),
+            ..Messaging::new("dispatch", Side::Consumer, &destination)
+        };
+        let step = Step::messaging(step, TraceParent::of(message.headers.as_ref()));
         let (sender, reports) = mpsc::channel(REPORTS);
         let work = async {
             let work = Work { jobs: self, task: &task, message, stop, reports: sender };
-            let mut fate = work.run(&mut following).await;
+            let mut fate = work.run(&mut following, claim).await;
             if matches!(fate, Fate::Undecided) {
                 fate = work.verdict(&mut following).await;
             }
             match fate {
                 Fate::Finished => {
                     following.finish();
+                    // What forgets ids, such as a NATS that was killed, may bring the entry once more.
+                    self.board.remember_done(&task.job_id);
                     self.counters.jobs_finished(&task.kind);
                     settle(message, AckKind::Ack).await;
                 }
@@ -104,7 +129,7 @@ impl Jobs {
                 Fate::Undecided => {}
             }
         };
-        tokio::join!(work, self.report_all(reports));
+        Box::pin(step.run(async { tokio::join!(work, self.report_all(reports)) })).await;
     }
 
     /// Publishes reports in order, each until it is acknowledged or too old to matter.
@@ -145,7 +170,8 @@ struct Work<'a> {
 }
 
 impl<'a> Work<'a> {
-    async fn run(&self, following: &mut Following<'_>) -> Fate {
+    async fn run(&self, following: &mut Following<'_>, claim: Claim) -> Fate {
+        let mut claim = Some(claim);
         if following.note() == Note::Done {
             return Fate::Finished;
         }
@@ -165,40 +191,55 @@ impl<'a> Work<'a> {
             }
         }
         loop {
-            let (attempt, lease) = if let Some(lease) = taken_up.take() {
-                (following.memo.attempts.max(1), lease)
+            let (attempt, lease, told) = if let Some(lease) = taken_up.take() {
+                let attempts = following.memo.attempts;
+                (attempts.max(1), lease, attempts > 0)
             } else {
                 let attempt = following.memo.attempts + 1;
                 if attempt > self.task.max_attempts || following.left().is_zero() {
                     return Fate::Undecided;
                 }
-                match self.hand_out(following, attempt).await {
-                    Ok(lease) => (attempt, lease),
+                let claim = claim.take().unwrap_or_else(|| self.jobs.roster.claim(&self.task.kind));
+                match self.hand_out(following, attempt, claim).await {
+                    Ok(lease) => (attempt, lease, false),
                     Err(fate) => return fate,
                 }
             };
+            claim = None;
             following.is_with(Some((&lease.instance, attempt)));
             let instance = lease.instance.clone();
-            let watched = self.watch(following, lease, attempt).await;
+            let watched = self.watch(following, lease, attempt, told).await;
             following.is_with(None);
             match watched {
                 Watched::Done => {
                     // The word may have come while the job was handed out, when nobody knew yet whom to tell.
                     self.cancel(&instance).await;
+                    if !following.was_reported() {
+                        self.unreported(following, &instance);
+                    }
                     return Fate::Finished;
                 }
                 Watched::Reported => return Fate::Undecided,
                 Watched::Expired => {
                     self.cancel(&instance).await;
+                    self.unreported(following, &instance);
                     return Fate::Undecided;
                 }
                 Watched::Crashed => {
                     tracing::warn!(job = %self.task.job_id, attempt, %instance, "attempt crashed");
                     self.jobs.counters.jobs_crashed(&self.task.kind);
-                    self.report(&instance, attempt, AttemptStatus::Crashed, Some(crashed(&instance))).await;
+                    self.report(&instance, attempt, AttemptStatus::Crashed, crashed(&instance)).await;
                 }
             }
         }
+    }
+
+    /// An instance has been told to end a job of which it has reported nothing.
+    fn unreported(&self, following: &Following<'_>, instance: &InstanceId) {
+        if following.left().is_zero() {
+            self.jobs.roster.note(instance, Mark::Overdue);
+        }
+        self.jobs.suspect(instance, &self.task.job_id);
     }
 
     /// Finds out what became of a job that this agent, or the one before it, had in hand.
@@ -235,24 +276,40 @@ impl<'a> Work<'a> {
         Ok(jobs.roster.lease(&instance, job))
     }
 
-    async fn hand_out(&self, following: &mut Following<'_>, attempt: u32) -> Result<Lease<'a>, Fate> {
-        if self.stop.is_requested() {
-            return Err(Fate::Returned(jittered(100)));
+    /// Hands an attempt to an instance; the claim ends with it.
+    async fn hand_out(
+        &self,
+        following: &mut Following<'_>,
+        attempt: u32,
+        _claim: Claim,
+    ) -> Result<Lease<'a>, Fate> {
+        let offer = Messaging {
+            job: Some(self.task.job_id.as_str()),
+            kind: Some(self.task.kind.as_str()),
+            agent: Some(self.jobs.agent.as_str()),
+            attempt: Some(attempt),
+            ..Messaging::new("hand_out", Side::Client, "mmn.jobs.do")
+        };
+        let step = Step::messaging(offer, TraceParent::current());
+        // Another attempt is no part of the one before, but came of it.
+        step.follows(following.memo.handed_out.as_ref());
+        following.memo.handed_out = step.traceparent();
+        let dispatched = step.run(self.place(following, attempt)).await?;
+        match &dispatched {
+            Dispatch::Accepted(lease) => step.set("imn.instance", lease.instance.to_string()),
+            Dispatch::NoSlot => step.failed_as("no_slot"),
+            Dispatch::Refused(_, fault) => step.failed(fault),
+            Dispatch::Lost => step.failed_as("lost"),
+            Dispatch::Unclear => step.failed_as("unclear"),
         }
-        let mut task = self.task.clone();
-        task.attempt = attempt;
-        task.ttl_ms = following.left().as_millis() as u64;
-        match self.jobs.dispatcher.dispatch(&self.jobs.roster, &task).await {
+        drop(step);
+        match dispatched {
             Dispatch::Accepted(lease) => {
+                tracing::debug!(job = %self.task.job_id, attempt, instance = %lease.instance, "job handed out");
                 following.memo.attempts = attempt;
-                following.memo.returned = 0;
-                self.report(&lease.instance, attempt, AttemptStatus::Running, None).await;
                 Ok(lease)
             }
-            Dispatch::NoSlot => {
-                following.memo.returned += 1;
-                Err(Fate::Returned(jittered(100 << following.memo.returned.min(5))))
-            }
+            Dispatch::NoSlot => Err(Fate::Returned(jittered(RETURN_MS))),
             // What is refused for its target's sake is told at once: it may not be other before the deadline.
             Dispatch::Refused(_, fault) if fault.retryable && !fault.is(ErrorCode::CircuitOpen) => {
                 Err(Fate::Returned(jittered(fault.retry_after_ms.unwrap_or(1_000).min(60_000))))
@@ -261,7 +318,7 @@ impl<'a> Work<'a> {
                 following.memo.attempts = attempt;
                 let by = by.or_else(|| InstanceId::new(AGENT_INSTANCE).ok());
                 if let Some(by) = by {
-                    self.report(&by, attempt, AttemptStatus::Rejected, Some(fault)).await;
+                    self.report(&by, attempt, AttemptStatus::Rejected, fault).await;
                 }
                 Err(Fate::Undecided)
             }
@@ -273,7 +330,7 @@ impl<'a> Work<'a> {
                 }
                 self.jobs.counters.jobs_crashed(&self.task.kind);
                 if let Ok(nobody) = InstanceId::new(AGENT_INSTANCE) {
-                    self.report(&nobody, attempt, AttemptStatus::Crashed, Some(lost())).await;
+                    self.report(&nobody, attempt, AttemptStatus::Crashed, lost()).await;
                 }
                 Err(Fate::Returned(jittered(100)))
             }
@@ -285,10 +342,61 @@ impl<'a> Work<'a> {
         }
     }
 
+    /// Offers an attempt until it has a slot or is refused. While there is none the job is held, for a while, so that it
+    /// has the first that becomes free.
+    async fn place(&self, following: &mut Following<'_>, attempt: u32) -> Result<Dispatch<'a>, Fate> {
+        let roster = &self.jobs.roster;
+        let mut room = roster.room(&self.task.kind);
+        let mut task = self.task.clone();
+        task.attempt = attempt;
+        let held_until = Instant::now() + HOLD;
+        let (mut pause, longest) = OFFER_AGAIN;
+        loop {
+            if self.stop.is_requested() {
+                return Err(Fate::Returned(jittered(100)));
+            }
+            room.mark_unchanged();
+            task.ttl_ms = following.left().as_millis() as u64;
+            let dispatch = self.jobs.dispatcher.dispatch(roster, &task).await;
+            if !matches!(dispatch, Dispatch::NoSlot) || Instant::now() >= held_until {
+                return Ok(dispatch);
+            }
+            settle(self.message, AckKind::Progress).await;
+            let deadline = Instant::from_std(following.memo.deadline);
+            let again = (Instant::now() + pause).min(held_until).min(deadline);
+            let mut due = false;
+            while !due {
+                tokio::select! {
+                    note = following.noted() => match note {
+                        Note::Done => return Err(Fate::Finished),
+                        Note::Reported(_) => return Err(Fate::Undecided),
+                        Note::Working => {}
+                    },
+                    Ok(()) = room.changed() => due = roster.free(&self.task.kind) > 0,
+                    () = self.stop.requested() => due = true,
+                    () = tokio::time::sleep_until(again) => due = true,
+                }
+            }
+            if following.left().is_zero() {
+                return Err(Fate::Undecided);
+            }
+            pause = (pause * 2).min(longest);
+        }
+    }
+
     /// Watches over one attempt. The lease, and with it the slot, is given back at the end.
-    async fn watch(&self, following: &mut Following<'_>, mut lease: Lease<'_>, attempt: u32) -> Watched {
+    /// `told`: the server knows already that it has begun.
+    async fn watch(
+        &self,
+        following: &mut Following<'_>,
+        mut lease: Lease<'_>,
+        attempt: u32,
+        mut told: bool,
+    ) -> Watched {
         let deadline = Instant::from_std(following.memo.deadline) + OVERTIME;
         let mut progress = tokio::time::interval_at(Instant::now() + PROGRESS_EVERY, PROGRESS_EVERY);
+        let began = clock::now_us();
+        let mut running = pin!(tokio::time::sleep(RUNNING_AFTER));
         let mut denials = 0;
         loop {
             match following.note() {
@@ -299,7 +407,8 @@ impl<'a> Work<'a> {
             tokio::select! {
                 _ = following.noted() => {}
                 orderly = lease.ended() => {
-                    if orderly && following.done_within(LAST_WORDS).await {
+                    let patience = if self.stop.is_requested() { LAST_WORDS_ENDING } else { LAST_WORDS };
+                    if orderly && following.done_within(patience).await {
                         return Watched::Done;
                     }
                     // What was reported before the end counts.
@@ -308,6 +417,10 @@ impl<'a> Work<'a> {
                         Note::Reported(of) if of == attempt => Watched::Reported,
                         _ => Watched::Crashed,
                     };
+                }
+                () = &mut running, if !told => {
+                    told = true;
+                    self.report_running(&lease.instance, attempt, began).await;
                 }
                 () = tokio::time::sleep_until(deadline) => return Watched::Expired,
                 _ = progress.tick() => {
@@ -344,10 +457,26 @@ impl<'a> Work<'a> {
         }
     }
 
-    async fn report(&self, instance: &InstanceId, attempt: u32, status: AttemptStatus, error: Option<Fault>) {
-        let now = Some(clock::now_rfc3339());
-        let running = status == AttemptStatus::Running;
-        let report = Attempt {
+    async fn report_running(&self, instance: &InstanceId, attempt: u32, began_us: i64) {
+        let mut report = self.attempt(instance, attempt, AttemptStatus::Running);
+        report.started = Some(clock::rfc3339(began_us));
+        self.tell(report).await;
+    }
+
+    async fn report(&self, instance: &InstanceId, attempt: u32, status: AttemptStatus, fault: Fault) {
+        let mut report = self.attempt(instance, attempt, status);
+        report.finished = Some(clock::now_rfc3339());
+        report.error = Some(fault);
+        self.tell(report).await;
+    }
+
+    async fn tell(&self, report: Attempt) {
+        // The receiver lives as long as the work.
+        let _ = self.reports.send(report).await;
+    }
+
+    fn attempt(&self, instance: &InstanceId, attempt: u32, status: AttemptStatus) -> Attempt {
+        Attempt {
             v: 1,
             job_id: self.task.job_id.clone(),
             agent: self.jobs.agent.clone(),
@@ -357,13 +486,11 @@ impl<'a> Work<'a> {
             attempt,
             attempt_token: self.task.attempt_token.clone(),
             status,
-            started: now.clone().filter(|_| running),
-            finished: now.filter(|_| !running),
+            started: None,
+            finished: None,
             outcome: serde_json::Value::Null,
-            error,
-        };
-        // The receiver lives as long as the work.
-        let _ = self.reports.send(report).await;
+            error: None,
+        }
     }
 }
 

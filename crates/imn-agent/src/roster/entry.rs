@@ -1,6 +1,6 @@
 //! One instance of the roster.
 
-use std::{collections::HashSet, time::Instant};
+use std::{collections::HashMap, time::Instant};
 
 use imn_contract::{
     InstanceId, JobId, ModuleType,
@@ -8,7 +8,7 @@ use imn_contract::{
 };
 use tokio::sync::watch;
 
-use super::{DEGRADED_AFTER, LOST_AFTER};
+use super::{DEGRADED_AFTER, LOST_AFTER, stall::Progress, trial::Tally};
 
 /// What the supervisor knows of an instance's process. Announced instances are always `Running`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,10 +40,18 @@ pub(super) struct Entry {
     pub(super) pid: Option<u32>,
     pub(super) restarts: u32,
     pub(super) reason: Option<String>,
+    /// How its last process ended that nobody had asked to.
+    pub(super) last_end: Option<String>,
+    /// Why its process before was killed by this agent.
+    pub(super) killed: Option<String>,
     pub(super) word: Word,
     pub(super) slots: u32,
-    /// Jobs that this agent has handed to it.
-    pub(super) jobs: HashSet<JobId>,
+    /// Jobs that this agent has handed to it, and when.
+    pub(super) jobs: HashMap<JobId, Instant>,
+    /// How much of the jobs it gets, when it is of a version that is being tried: from 0 to 1.
+    pub(super) trial: Option<f64>,
+    pub(super) tally: Tally,
+    pub(super) progress: Progress,
     pub(super) health: Option<Heard>,
     pub(super) heard_at: Instant,
     /// How its processes have ended.
@@ -63,7 +71,7 @@ pub(super) enum Word {
 
 /// The processes of an instance that have ended.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Life {
+pub(crate) struct Life {
     ended: u64,
     /// The last of them was draining.
     pub(super) orderly: bool,
@@ -80,9 +88,14 @@ impl Entry {
             pid: None,
             restarts: 0,
             reason: None,
+            last_end: None,
+            killed: None,
             word: Word::Silent,
             slots: 0,
-            jobs: HashSet::new(),
+            jobs: HashMap::new(),
+            trial: None,
+            tally: Tally::default(),
+            progress: Progress::default(),
             health: None,
             heard_at: Instant::now(),
             life: watch::Sender::new(Life::default()),
@@ -96,6 +109,7 @@ impl Entry {
         self.pid = None;
         self.word = Word::Silent;
         self.health = None;
+        self.progress = Progress::default();
         self.heard_at = Instant::now();
     }
 
@@ -134,7 +148,8 @@ impl Entry {
     /// Free slots, by what this agent has handed out: health is up to five seconds old.
     pub(super) fn free(&self, now: Instant) -> u32 {
         if self.state(now) == ModuleState::Ready {
-            self.slots.saturating_sub(self.jobs.len() as u32)
+            let slots = self.trial.map_or(self.slots, |share| (f64::from(self.slots) * share).ceil() as u32);
+            slots.saturating_sub(self.jobs.len() as u32)
         } else {
             0
         }
@@ -149,6 +164,11 @@ impl Entry {
         matches!(self.phase, Phase::Quarantined | Phase::Disabled)
     }
 
+    fn on_trial(&self) -> Option<String> {
+        let percent = (self.trial? * 100.0).round();
+        self.pid.map(|_| format!("on trial, with {percent} % of the jobs"))
+    }
+
     pub(super) fn summary(&self, instance: &InstanceId, now: Instant) -> ModuleSummary {
         let said = self.health.as_ref().map_or(0, |heard| heard.0.inflight);
         let state = self.state(now);
@@ -157,6 +177,7 @@ impl Entry {
             matches!(state, ModuleState::Degraded | ModuleState::Lost)
                 .then(|| format!("nothing heard of it for {seconds} s"))
         };
+        let trouble = || self.health.as_ref().and_then(|heard| heard.0.spool.trouble.clone());
         ModuleSummary {
             instance: instance.clone(),
             kind: self.kind.clone(),
@@ -167,7 +188,13 @@ impl Entry {
             pid: self.pid,
             restarts: self.restarts,
             standing: self.standing,
-            reason: self.reason.clone().or_else(silent),
+            reason: self
+                .reason
+                .clone()
+                .or_else(silent)
+                .or_else(trouble)
+                .or_else(|| self.on_trial())
+                .or_else(|| self.killed.clone()),
         }
     }
 }

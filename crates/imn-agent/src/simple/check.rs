@@ -142,6 +142,35 @@ mod tests {
         }
     }
 
+    #[test]
+    fn many_texts_are_targets_or_worded_refusals() {
+        let pieces = [
+            "a",
+            "192.0.2.1",
+            "::1",
+            "[",
+            "]",
+            ":",
+            "/",
+            ".",
+            "http://",
+            " ",
+            "\n",
+            "\0",
+            "\u{e4}",
+            "80",
+            "%",
+            "@",
+        ];
+        for text in imn_testkit::hostile::texts(&pieces) {
+            for is_ping in [true, false] {
+                if let Err(message) = target(&text, is_ping) {
+                    assert!(!message.is_empty() && message.len() < 1_000, "{text:?}: {message}");
+                }
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn any_text_is_a_target_or_a_worded_refusal(text in any::<String>(), is_ping: bool) {

@@ -9,38 +9,68 @@ use std::{
 };
 
 use imn_contract::ModuleType;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::artifact::Artifact;
 use crate::{BuiltIn, Config};
 
 /// A file younger than this may still be being written.
 const SETTLED_AFTER: Duration = Duration::from_millis(500);
 /// Instances that a manifest may ask for.
-const MAX_INSTANCES: u32 = 64;
+pub(super) const MAX_INSTANCES: u32 = 64;
 
 /// One module that is to run.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Spec {
     pub(crate) kind: ModuleType,
     /// Its version, as far as its manifest tells; modules announce the true one.
     pub(crate) version: String,
+    /// Where it was found.
     pub(crate) program: PathBuf,
+    /// The copy of it that is run; a built-in module has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) artifact: Option<Artifact>,
     pub(crate) args: Vec<String>,
     pub(crate) instances: u32,
     pub(crate) slots: Option<u32>,
     pub(crate) standing: bool,
     pub(crate) config: Map<String, Value>,
     pub(crate) limits: Limits,
+    /// The job that a new version is tried with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) self_test: Option<SelfTest>,
     /// What it logs, where somebody has said so.
     pub(crate) log_level: Option<String>,
     /// Changes when anything of the module does, its executable included: then its processes are replaced.
     pub(crate) fingerprint: String,
 }
 
+impl Spec {
+    /// How people name this version.
+    pub(crate) fn label(&self) -> String {
+        match &self.artifact {
+            Some(artifact) if self.version.is_empty() => artifact.short().to_owned(),
+            Some(artifact) => format!("{} ({})", self.version, artifact.short()),
+            None => self.version.clone(),
+        }
+    }
+}
+
+/// A job that a module must be able to do.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SelfTest {
+    /// What is measured.
+    pub(crate) target: String,
+    /// Parameters of the type.
+    #[serde(default)]
+    pub(crate) params: Map<String, Value>,
+}
+
 /// What a process of a module may use; what is absent is not limited further than the agent itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Limits {
     /// Data and anonymous memory, in MiB: what goes beyond is refused by the kernel.
@@ -73,6 +103,13 @@ pub(crate) struct Catalog {
     pub(crate) problems: Vec<String>,
 }
 
+/// Who has put an executable where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    Local,
+    Registry,
+}
+
 /// `NAME.toml` beside an executable `NAME`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -90,6 +127,7 @@ struct Manifest {
     config: Map<String, Value>,
     #[serde(default)]
     limits: Limits,
+    self_test: Option<SelfTest>,
 }
 
 impl Catalog {
@@ -105,23 +143,31 @@ impl Catalog {
                 Err(error) => catalog.problems.push(format!("{}: {error}", config.program.display())),
             }
         }
-        let entries = match fs::read_dir(&config.modules_dir) {
+        catalog.look(&config.modules_dir, before, Source::Local);
+        // After what somebody has put there by hand, which has precedence.
+        if config.registry_key.is_some() {
+            catalog.look(&config.registry_dir(), before, Source::Registry);
+        }
+        catalog
+    }
+
+    fn look(&mut self, directory: &Path, before: Option<&Self>, source: Source) {
+        let entries = match fs::read_dir(directory) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return catalog,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
             Err(error) => {
-                catalog.problems.push(format!("read {}: {error}", config.modules_dir.display()));
-                return catalog;
+                self.problems.push(format!("read {}: {error}", directory.display()));
+                return;
             }
         };
         let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
         paths.sort();
         for path in paths {
-            catalog.add(&path, before);
+            self.add(&path, before, source);
         }
-        catalog
     }
 
-    fn add(&mut self, path: &Path, before: Option<&Self>) {
+    fn add(&mut self, path: &Path, before: Option<&Self>, source: Source) {
         let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
         let manifest = path.extension().is_some_and(|extension| extension == "toml");
         let Ok(meta) = fs::metadata(path) else { return };
@@ -133,10 +179,13 @@ impl Catalog {
             && (meta.modified().is_ok_and(is_fresh) || manifest.is_ok_and(is_fresh))
         {
             let same = before.specs.values().find(|spec| spec.program == path);
-            self.specs.extend(same.map(|spec| (spec.kind.clone(), spec.clone())));
+            if let Some(spec) = same.filter(|spec| !self.specs.contains_key(&spec.kind)) {
+                self.specs.insert(spec.kind.clone(), spec.clone());
+            }
             return;
         }
         match third_party(path) {
+            Ok(spec) if source == Source::Registry && self.specs.contains_key(&spec.kind) => {}
             Ok(spec) if self.specs.contains_key(&spec.kind) => {
                 let problem = format!(
                     "{}: the type {} is taken already; give another `type` in its manifest",
@@ -165,11 +214,13 @@ fn built_in_spec(program: &Path, built_in: &BuiltIn) -> io::Result<Spec> {
         kind,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         program: program.to_owned(),
+        artifact: None,
         instances: instances.clamp(1, MAX_INSTANCES),
         slots,
         standing,
         config,
         limits: Limits::default(),
+        self_test: None,
         log_level: None,
         fingerprint: String::new(),
     };
@@ -198,12 +249,14 @@ fn third_party(path: &Path) -> Result<Spec, String> {
         kind,
         version: manifest.version.unwrap_or_default(),
         program: path.to_owned(),
+        artifact: None,
         args: manifest.args,
         instances,
         slots: manifest.slots,
         standing: manifest.standing,
         config: manifest.config,
         limits: manifest.limits.check()?,
+        self_test: manifest.self_test,
         log_level: None,
         fingerprint: String::new(),
     };
@@ -211,22 +264,23 @@ fn third_party(path: &Path) -> Result<Spec, String> {
     Ok(spec)
 }
 
-/// Everything that makes a process of this spec differ from one of another, except the number of instances.
+/// Everything that makes a process of this spec differ from one of another, its program by the looks of its file.
 fn fingerprint(spec: &Spec) -> io::Result<String> {
     let meta = fs::metadata(&spec.program)?;
     let modified = meta.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-    let text = format!(
-        "{}|{modified}|{}|{:?}|{}|{:?}|{}|{}|{:?}",
-        spec.program.display(),
-        meta.len(),
-        spec.args,
-        spec.version,
-        spec.slots,
-        spec.standing,
-        Value::Object(spec.config.clone()),
-        spec.limits,
-    );
-    Ok(format!("{:016x}", xxh3_64(text.as_bytes())))
+    Ok(print(spec, &format!("{}|{modified}|{}", spec.program.display(), meta.len())))
+}
+
+/// The same, its program by its content.
+pub(super) fn content(spec: &Spec, artifact: &Artifact) -> String {
+    print(spec, &artifact.sha256)
+}
+
+fn print(spec: &Spec, program: &str) -> String {
+    let Spec { args, version, slots, standing, config, limits, .. } = spec;
+    let config = Value::Object(config.clone());
+    let text = format!("{program}|{args:?}|{version}|{slots:?}|{standing}|{config}|{limits:?}");
+    format!("{:016x}", xxh3_64(text.as_bytes()))
 }
 
 #[cfg(test)]
@@ -281,6 +335,18 @@ mod tests {
             assert!(problems.contains(word), "{problems}");
         }
         assert_eq!(catalog.problems.len(), 4);
+
+        // From the registry comes what nobody here has a file for.
+        let fetched = config.registry_dir();
+        fs::create_dir(&fetched).unwrap();
+        executable(&fetched.join("plain"), "published");
+        executable(&fetched.join("afar"), "published");
+        assert_eq!(Catalog::read(&config, None).specs.len(), catalog.specs.len(), "no registry is followed");
+        let follows = Config { registry_key: Some("key".to_owned()), ..config.clone() };
+        let both = Catalog::read(&follows, None);
+        assert_eq!(both.specs["plain"], catalog.specs["plain"]);
+        assert_eq!(both.specs["afar"].program, fetched.join("afar"));
+        assert_eq!(both.problems, catalog.problems);
 
         // What is just being written is as it was; what is new waits.
         executable(&at("plain"), "changed");

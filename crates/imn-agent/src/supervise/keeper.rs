@@ -20,18 +20,23 @@ use super::{
     record::Record,
     vouch,
 };
-use crate::{Error, Result, roster::Phase};
+use crate::{
+    Error, Result,
+    roster::{Mark, Phase},
+};
 
 /// How long a module may take to drain before it is killed. `imn up` gives the agent 8 s in all.
 pub(super) const DRAIN_WITHIN: Duration = Duration::from_secs(7);
-/// A process that drained on somebody else's word must have run so long for that to count as no crash.
-const ORDERLY_AFTER: Duration = Duration::from_secs(1);
 /// How often an instance is looked at that is still to be told how to run.
 const TELL_EVERY: Duration = Duration::from_millis(200);
 /// How an exit of 0 is told.
 const EXIT_SUCCESS: &str = "exit status: 0";
-/// How often credentials that are missing are asked for.
+/// The end of one that has drained on another's word than its agent's.
+const IN_ORDER: &str = "ended in order, on somebody else's word";
+/// How often what a start waits for is looked for.
 const VOUCH_EVERY: Duration = Duration::from_secs(1);
+/// Without so much space on its disk an agent starts no module: it would end over it, again and again.
+const LEAST_SPACE: u64 = 16 * 1024 * 1024;
 /// How long the next instance waits for a replaced one to be ready.
 const READY_WITHIN: Duration = Duration::from_secs(10);
 
@@ -43,14 +48,24 @@ const ENDS: &str = "the agent ends";
 pub(super) enum Order {
     /// Keep a process of this module running.
     Run(Arc<Spec>),
-    /// Keep it down, an operator says.
-    Disable(Arc<Spec>),
+    /// Keep it down, in this phase and for this reason.
+    Hold(Arc<Spec>, Phase, String),
     /// Drain it, it is no longer wanted.
     Remove,
     /// Drain it, the agent ends.
     Stop,
     /// Let it run, the agent ends.
     Leave,
+}
+
+impl Order {
+    /// What it is an order about, when it is about one that stays.
+    pub(super) fn spec(&self) -> Option<&Arc<Spec>> {
+        match self {
+            Self::Run(spec) | Self::Hold(spec, ..) => Some(spec),
+            Self::Remove | Self::Stop | Self::Leave => None,
+        }
+    }
 }
 
 pub(super) struct Keeper {
@@ -80,7 +95,7 @@ impl Keeper {
     pub(super) async fn run(mut self) {
         if let Some(process) = &self.process {
             let roster = &self.supervisor.roster;
-            if let Order::Run(spec) | Order::Disable(spec) = &*self.orders.borrow() {
+            if let Some(spec) = self.orders.borrow().spec() {
                 roster.declare(&self.instance, &spec.kind, &spec.version, spec.standing);
             }
             roster.running(&self.instance, process.identity.pid, false);
@@ -90,11 +105,11 @@ impl Keeper {
             let order = self.orders.borrow_and_update().clone();
             match order {
                 Order::Run(spec) => self.keep_running(&spec).await,
-                Order::Disable(spec) => {
-                    self.stop_process(Phase::Disabled, "disabled by an operator").await;
+                Order::Hold(spec, phase, reason) => {
+                    self.stop_process(phase, &reason).await;
                     let roster = &self.supervisor.roster;
                     roster.declare(&self.instance, &spec.kind, &spec.version, spec.standing);
-                    roster.down(&self.instance, Phase::Disabled, Some("disabled by an operator".to_owned()));
+                    roster.down(&self.instance, phase, Some(reason));
                     if self.orders.changed().await.is_err() {
                         return;
                     }
@@ -169,12 +184,18 @@ impl Keeper {
                         process.sweep_group();
                         self.process = None;
                         let drained = supervisor.roster.state(&self.instance) == Some(ModuleState::Draining);
-                        // One that always ends at once is no better for doing it in order.
-                        if drained && how == EXIT_SUCCESS && ran >= ORDERLY_AFTER {
-                            self.ended_in_order(how).await;
-                        } else {
-                            self.ended(how, ran).await;
+                        let sentence = supervisor.sentence(&self.instance);
+                        let how = match &sentence {
+                            Some(reason) => reason.clone(),
+                            // One that always ends soon is no better for doing it in order.
+                            None if drained && how == EXIT_SUCCESS => IN_ORDER.to_owned(),
+                            None => how,
+                        };
+                        let pause = self.ended(how, ran);
+                        if let Some(reason) = sentence {
+                            supervisor.roster.killed(&self.instance, reason);
                         }
+                        self.wait(pause).await;
                     }
                     _ = self.orders.changed() => {}
                 }
@@ -184,13 +205,19 @@ impl Keeper {
 
     async fn start(&mut self, spec: &Spec) -> Result<()> {
         let supervisor = Arc::clone(&self.supervisor);
+        file::require_free(&supervisor.config.state_dir, LEAST_SPACE)
+            .map_err(|source| Error::NoSpace { instance: self.instance.to_string(), source })?;
         let config = self.config(spec).await?;
         // From here on its spool is in use again.
         if supervisor.roster.is_out_of_service(&self.instance) {
             supervisor.roster.down(&self.instance, Phase::Down, None);
         }
         supervisor.orphans.release(&self.instance).await;
-        let mut process = Launched::start(spec, &self.instance, &supervisor.log_path(&self.instance))?;
+        // What the process before was killed for says nothing of this one.
+        supervisor.sentence(&self.instance);
+        let log = supervisor.log_path(&self.instance);
+        let environment = &supervisor.config.environment;
+        let mut process = Launched::start(spec, &self.instance, &log, environment)?;
         // Written down before it can begin: if this agent dies here, the module ends for want of a configuration.
         let record = Record {
             instance: self.instance.clone(),
@@ -246,6 +273,7 @@ impl Keeper {
             instance: self.instance.clone(),
             nats_url: config.nats.url.clone(),
             creds,
+            nats_ca: config.nats.authority.clone(),
             inbox_prefix,
             config: spec.config.clone(),
             slots: spec.slots,
@@ -257,31 +285,19 @@ impl Keeper {
 
     /// What it waits for is not its fault; all else counts as an end.
     async fn not_started(&mut self, error: &Error) {
-        if !matches!(error, Error::NotVouched { .. } | Error::NoCredentials { .. }) {
-            return self.ended(error.to_string(), Duration::ZERO).await;
+        let waits =
+            matches!(error, Error::NotVouched { .. } | Error::NoCredentials { .. } | Error::NoSpace { .. });
+        if !waits {
+            let pause = self.ended(error.to_string(), Duration::ZERO);
+            return self.wait(pause).await;
         }
         tracing::warn!(instance = %self.instance, %error, "module waits");
         self.supervisor.roster.down(&self.instance, Phase::Backoff, Some(error.to_string()));
-        tokio::select! {
-            () = tokio::time::sleep(VOUCH_EVERY) => {}
-            _ = self.orders.changed() => self.orders.mark_changed(),
-        }
+        self.wait(VOUCH_EVERY).await;
     }
 
-    /// Somebody else has asked the process to end, and it has drained: it is wanted all the same.
-    async fn ended_in_order(&mut self, how: String) {
-        self.forget_record();
-        tracing::info!(instance = %self.instance, how, "module ended in order, on somebody else's word");
-        self.supervisor.roster.down(&self.instance, Phase::Backoff, Some(how));
-        let pause = self.supervisor.config.restart.first;
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            _ = self.orders.changed() => self.orders.mark_changed(),
-        }
-    }
-
-    /// The process has ended by itself, or could not be started: waits as long as it must, unless the order changes.
-    async fn ended(&mut self, how: String, ran: Duration) {
+    /// The process has ended by itself, or could not be started; for how long it is not to be started again.
+    fn ended(&mut self, how: String, ran: Duration) -> Duration {
         self.forget_record();
         let supervisor = &self.supervisor;
         let rule = &supervisor.config.restart;
@@ -302,9 +318,15 @@ impl Keeper {
             "module ended"
         );
         supervisor.roster.down(&self.instance, phase, Some(reason));
+        supervisor.roster.note(&self.instance, Mark::Crashed);
         if phase == Phase::Quarantined {
             supervisor.poke.notify_one();
         }
+        pause
+    }
+
+    /// Waits so long, unless the order changes.
+    async fn wait(&mut self, pause: Duration) {
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             _ = self.orders.changed() => self.orders.mark_changed(),

@@ -20,10 +20,12 @@ use super::{
     catalog::{Limits, Spec},
     record::{INSTANCE_VARIABLE, Record},
 };
-use crate::{Error, Result};
+use crate::{Environment, Error, Result, output::output_file};
 
 /// How long a module may take to read its configuration.
 const CONFIG_WITHIN: Duration = Duration::from_secs(5);
+/// How long a program may be open for writing in a process that is just being started.
+const BUSY_FOR: Duration = Duration::from_millis(200);
 /// A log file larger than this starts anew; the old one is kept as `.1`.
 const LOG_LIMIT: u64 = 10 * 1024 * 1024;
 
@@ -56,23 +58,32 @@ impl Launched {
 
     /// Starts a process in a group of its own. It waits for its configuration on standard input: until
     /// [`Launched::configure`] it can be dropped, and ends by itself.
-    pub(super) fn start(spec: &Spec, instance: &InstanceId, log: &Path) -> Result<Self> {
+    /// What it writes to its standard error goes to `log`, and `environment` is all that it gets of that.
+    pub(super) fn start(
+        spec: &Spec,
+        instance: &InstanceId,
+        log: &Path,
+        environment: &Environment,
+    ) -> Result<Self> {
         let failed = |source: io::Error| Error::Start { program: spec.program.clone(), source };
-        let out = open_log(log).map_err(failed)?;
-        let errors = out.try_clone().map_err(failed)?;
-        let from = out.metadata().map_err(failed)?.len();
-        let mut command = Command::new(&spec.program);
-        command.args(&spec.args).env_clear().env(INSTANCE_VARIABLE, instance.as_str());
-        for name in ["PATH", "RUST_BACKTRACE", "IMN_LOG"] {
+        let out = open_log(&output_file(log)).map_err(failed)?;
+        let errors = open_log(log).map_err(failed)?;
+        let from = errors.metadata().map_err(failed)?.len();
+        // Whoever looks at its own name finds what it was found under; a script is told the copy's by the kernel.
+        let program = spec.artifact.as_ref().map_or(&spec.program, |artifact| &artifact.path);
+        let mut command = Command::new(program);
+        command.arg0(&spec.program).args(&spec.args).env_clear().env(INSTANCE_VARIABLE, instance.as_str());
+        for name in ["PATH", "RUST_BACKTRACE"] {
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);
             }
         }
+        command.envs(environment.0.iter().map(|(name, value)| (name, value)));
         if let Some(level) = &spec.log_level {
             command.env("IMN_LOG", level);
         }
         command.stdin(Stdio::piped()).stdout(out).stderr(errors).process_group(0);
-        let child = tokio::process::Command::from(command).spawn().map_err(failed)?;
+        let child = spawn(&mut command.into()).map_err(failed)?;
         let identity = child
             .id()
             .and_then(Identity::of)
@@ -152,6 +163,20 @@ impl Launched {
     /// Kills what a module that has ended has left behind in its group.
     pub(super) fn sweep_group(&self) {
         let _ = killpg(nix::unistd::Pid::from_raw(self.identity.pid.cast_signed()), Signal::SIGKILL);
+    }
+}
+
+/// Starts a program that this process may have written just now: until the child of another thread that was forked
+/// meanwhile has executed its own program, it still has the file open, and the kernel calls it busy.
+fn spawn(command: &mut tokio::process::Command) -> io::Result<Child> {
+    let end = Instant::now() + BUSY_FOR;
+    loop {
+        match command.spawn() {
+            Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy && Instant::now() < end => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            spawned => return spawned,
+        }
     }
 }
 

@@ -10,6 +10,8 @@ use imn_contract::{InstanceId, ModuleType, latest::Tuning};
 use imn_runtime::{file, process};
 use serde::{Deserialize, Serialize};
 
+use super::version::Kept;
+
 /// One process of a module.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Record {
@@ -46,6 +48,9 @@ struct Content {
     /// What an operator has set for each type.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     tuned: BTreeMap<ModuleType, Tuning>,
+    /// Which version of each type is in force.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    versions: BTreeMap<ModuleType, Kept>,
 }
 
 /// The file, written anew as a whole at each change.
@@ -60,6 +65,7 @@ struct State {
     instances: BTreeMap<InstanceId, Record>,
     disabled: Vec<ModuleType>,
     tuned: BTreeMap<ModuleType, Tuning>,
+    versions: BTreeMap<ModuleType, Kept>,
 }
 
 impl Records {
@@ -77,12 +83,17 @@ impl Records {
         };
         let instances =
             content.instances.into_iter().map(|record| (record.instance.clone(), record)).collect();
-        let state = State { instances, disabled: content.disabled, tuned: content.tuned };
+        let Content { disabled, tuned, versions, .. } = content;
+        let state = State { instances, disabled, tuned, versions };
         Ok(Self { path, state: Mutex::new(state) })
     }
 
     pub(super) fn all(&self) -> Vec<Record> {
         self.lock().instances.values().cloned().collect()
+    }
+
+    pub(super) fn of(&self, instance: &InstanceId) -> Option<Record> {
+        self.lock().instances.get(instance).cloned()
     }
 
     pub(super) fn put(&self, record: Record) -> Result<(), file::Error> {
@@ -121,6 +132,15 @@ impl Records {
         })
     }
 
+    /// Which version of each type is in force.
+    pub(super) fn versions(&self) -> BTreeMap<ModuleType, Kept> {
+        self.lock().versions.clone()
+    }
+
+    pub(super) fn set_versions(&self, versions: BTreeMap<ModuleType, Kept>) -> Result<(), file::Error> {
+        self.change(|state| state.versions = versions)
+    }
+
     fn change(&self, change: impl FnOnce(&mut State)) -> Result<(), file::Error> {
         // The lock is held over the write, so that an older version never replaces a newer one.
         let mut state = self.lock();
@@ -130,6 +150,7 @@ impl Records {
             instances: state.instances.values().cloned().collect(),
             disabled: state.disabled.clone(),
             tuned: state.tuned.clone(),
+            versions: state.versions.clone(),
         };
         let text = serde_json::to_vec_pretty(&content).unwrap_or_default();
         file::write_atomic(&self.path, &text)

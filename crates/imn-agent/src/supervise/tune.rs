@@ -63,7 +63,7 @@ impl Supervisor {
     }
 
     /// Whether the instance was there to do it.
-    async fn tell(&self, instance: &InstanceId, op: ModuleOp) -> Result<bool, Fault> {
+    pub(super) async fn tell(&self, instance: &InstanceId, op: ModuleOp) -> Result<bool, Fault> {
         let subject = subject::module_control(&self.config.id, instance);
         let is_level = matches!(op, ModuleOp::LogLevel { .. });
         let control = ModuleControl { v: 1, op };

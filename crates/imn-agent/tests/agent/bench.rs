@@ -92,7 +92,7 @@ impl Bench {
     pub(crate) async fn start_secured(modules: &[(&str, &str)]) -> Self {
         let state = tempfile::tempdir().unwrap();
         let authority = Authority::open(&state.path().join("keys")).unwrap();
-        let place = nats_server::Config { directory: state.path().join("nats"), binary: None };
+        let place = nats_server::Config { directory: state.path().join("nats"), binary: None, public: None };
         let server = nats_server::NatsServer::start(&place, &authority).await.unwrap();
         let creds = state.path().join("creds");
         fs::create_dir(&creds).unwrap();
@@ -212,6 +212,11 @@ impl Bench {
 
     pub(crate) fn uninstall(&self, name: &str) {
         fs::remove_file(self.state.path().join("modules.d").join(name)).unwrap();
+    }
+
+    /// Copies of programs that the agent keeps.
+    pub(crate) fn artifacts(&self) -> usize {
+        fs::read_dir(self.state.path().join("artifacts")).unwrap().count()
     }
 
     /// Waits for a heartbeat of which the condition holds.

@@ -51,7 +51,7 @@ pub struct ModuleSummary {
     /// Whether it takes standing assignments.
     #[serde(default)]
     pub standing: bool,
-    /// Why it is not ready, in words.
+    /// Why it is not ready, or not all that it should be, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
@@ -65,6 +65,9 @@ pub struct SpoolState {
     pub rows: u64,
     /// Age of the oldest of them, in seconds.
     pub oldest_s: u64,
+    /// What keeps rounds from being kept, or from leaving, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
 }
 
 /// The assignments that an agent has in force.
@@ -132,6 +135,57 @@ pub struct Heartbeat {
     /// Free tags.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tags: BTreeMap<String, String>,
+    /// What is wrong with modules that it should run, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<String>,
+    /// Replacements of module types by other versions, under way or the last of each type.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rolls: Vec<Roll>,
+}
+
+/// Where the replacement of a module type by another version is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RollState {
+    /// One instance of the new version is started beside the others, and does not take jobs yet.
+    Starting,
+    /// It is given a job of its own.
+    Testing,
+    /// Jobs are shared between the versions, in waves.
+    Shifting,
+    /// The instances of the old version are replaced, one after the other.
+    Replacing,
+    /// Only the new version runs.
+    Done,
+    /// The old version goes on; `reason` says why.
+    RolledBack,
+    /// The old version goes on: what was to replace it is not wanted any more.
+    Abandoned,
+}
+
+/// The replacement of a module type by another version, at one agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Roll {
+    /// The module type.
+    #[serde(rename = "type")]
+    pub kind: ModuleType,
+    /// Where it is.
+    pub state: RollState,
+    /// The wave, from 1; 0 before the first.
+    pub wave: u32,
+    /// How many waves there are.
+    pub waves: u32,
+    /// How much of the jobs goes to the new version, in percent.
+    pub share_pct: u32,
+    /// The version that is replaced.
+    pub from: String,
+    /// The version that replaces it.
+    pub to: String,
+    /// When it began, RFC 3339 UTC.
+    pub started: String,
+    /// Why it was rolled back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// What an agent is told.
@@ -148,6 +202,11 @@ pub enum AgentOp {
         /// Their generation.
         generation: u64,
     },
+    /// The modules that are published for this agent are to be read.
+    Registry {
+        /// Revision of their list.
+        revision: u64,
+    },
     /// Start a module's instances.
     Enable {
         /// Its type.
@@ -156,6 +215,12 @@ pub enum AgentOp {
     },
     /// Drain a module's instances and keep them down.
     Disable {
+        /// Its type.
+        #[serde(rename = "type")]
+        kind: ModuleType,
+    },
+    /// Replace a module's instances by the version that is there now, in waves; also one that was turned down before.
+    Roll {
         /// Its type.
         #[serde(rename = "type")]
         kind: ModuleType,
@@ -216,7 +281,17 @@ pub struct Vouch {
     pub public_key: String,
 }
 
-/// The answer to [`Vouch`].
+/// An agent asks for a fresh JWT for the key that it is connected with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Renewal {
+    /// Major of the schema.
+    #[serde(default = "one")]
+    pub v: u32,
+    /// Its public key, an nkey of a user.
+    pub public_key: String,
+}
+
+/// The answer to [`Vouch`] and [`Renewal`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct VouchReply {
     /// Major of the schema.

@@ -53,6 +53,11 @@ pub struct Announce {
     pub pid: Option<u32>,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks by reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 /// How an instance is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -71,10 +76,40 @@ pub enum ModuleState {
     Lost,
     /// Its process has ended; it will be started again.
     Backoff,
-    /// It crashed too often; see its reason. It is tried again later.
+    /// It crashed too often, or is of a version that was turned down; see its reason.
     Quarantined,
     /// Disabled by an operator.
     Disabled,
+}
+
+impl ModuleState {
+    /// All states.
+    pub const ALL: [Self; 9] = [
+        Self::Starting,
+        Self::Ready,
+        Self::Saturated,
+        Self::Draining,
+        Self::Degraded,
+        Self::Lost,
+        Self::Backoff,
+        Self::Quarantined,
+        Self::Disabled,
+    ];
+
+    /// Its name on the wire.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Saturated => "saturated",
+            Self::Draining => "draining",
+            Self::Degraded => "degraded",
+            Self::Lost => "lost",
+            Self::Backoff => "backoff",
+            Self::Quarantined => "quarantined",
+            Self::Disabled => "disabled",
+        }
+    }
 }
 
 /// Health of an instance: every 5 s and when a threshold is crossed.
@@ -114,6 +149,9 @@ pub struct Health {
     pub rounds_due: u64,
     /// Of them, completed and spooled.
     pub rounds_done: u64,
+    /// Of them, not begun, for want of time or room: they are recorded gaps.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub rounds_skipped: u64,
     /// 99th percentile of sent − due over the last period, in microseconds.
     pub late_p99_us: u64,
     /// Counts health messages of this process.
@@ -145,6 +183,9 @@ pub struct ModuleConfig {
     /// Text of a credentials file; absent on a NATS without authentication.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub creds: Option<String>,
+    /// Certificates, in PEM, of the authority that signed NATS's own; absent: the system's authorities.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nats_ca: Option<String>,
     /// Prefix of private inboxes.
     pub inbox_prefix: String,
     /// Configuration of the module.
@@ -187,6 +228,11 @@ pub enum ModuleOp {
         /// The new configuration.
         config: Map<String, Value>,
     },
+    /// Connect with this JWT from now on; it is of the same key. An instance that cannot is started anew.
+    Renew {
+        /// The JWT.
+        jwt: String,
+    },
     /// Stop a job.
     Cancel {
         /// The job.
@@ -221,4 +267,43 @@ pub struct ControlReply {
     /// Why not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Fault>,
+}
+
+/// Where a process writes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OutputStream {
+    /// Standard output.
+    Stdout,
+    /// Standard error, where logs go.
+    Stderr,
+}
+
+/// One line that the process of an instance has written, as its agent found it; live and lossy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ModuleLog {
+    /// Major of the schema.
+    #[serde(default = "one")]
+    pub v: u32,
+    /// The agent.
+    pub agent: AgentId,
+    /// The instance.
+    pub instance: InstanceId,
+    /// Its module type.
+    #[serde(rename = "type")]
+    pub kind: ModuleType,
+    /// Where the line was written.
+    pub stream: OutputStream,
+    /// error, warn, info, debug or trace, where the line says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub level: Option<String>,
+    /// The line, or what of it is the message.
+    pub message: String,
+    /// When, by the line itself, else when it was found; RFC 3339 UTC.
+    pub time: String,
+    /// Counts the lines of the instance that this agent has told, from 1: a gap is what was lost on the way.
+    pub seq: u64,
+    /// Lines that were not told before this one, because there were too many.
+    #[serde(default)]
+    pub dropped: u64,
 }

@@ -29,8 +29,10 @@ enum Mode {
     Error,
     /// Take `delay_ms`, then succeed.
     Delay,
-    /// Never end.
+    /// Never end, until it is told to.
     Hang,
+    /// Never end, and heed nothing: neither the deadline nor a cancellation.
+    Stuck,
     /// Panic within the job.
     Panic,
     /// End the process.
@@ -114,6 +116,12 @@ impl Module for Faulty {
             }
             Mode::Delay => tokio::time::sleep(delay).await,
             Mode::Hang => std::future::pending().await,
+            // The rest of the process goes on without this thread.
+            Mode::Stuck => tokio::task::block_in_place(|| {
+                loop {
+                    std::thread::sleep(delay);
+                }
+            }),
             #[expect(clippy::panic, reason = "to panic is what the job asks for")]
             Mode::Panic => panic!("{message}"),
             Mode::Exit => {

@@ -476,7 +476,13 @@ impl Keeper {
         self.counts.done += 1;
     }
 
+    /// Rounds that are not begun, and become a gap.
     fn skip(&mut self, entry: &Entry, due_us: i64, rounds: u64, why: &str) {
+        self.counts.skipped += rounds;
+        self.miss(entry, due_us, rounds, why);
+    }
+
+    fn miss(&mut self, entry: &Entry, due_us: i64, rounds: u64, why: &str) {
         self.gaps.add(Gap {
             target: entry.target.clone(),
             first_due_us: due_us,
@@ -493,10 +499,12 @@ impl Keeper {
         }
         self.swept = Instant::now();
         for key in self.flights.overdue(self.swept) {
-            if let Some(flight) = self.flights.get(key) {
+            // Begun and never ended: it does not count as skipped, so that whoever watches sees that nothing comes of it.
+            if let Some(flight) = self.flights.take(key) {
                 tracing::error!(target = %flight.entry.target, due_us = flight.due_us, "a round got lost");
+                self.unsettled.remove(flight.due_us);
+                self.miss(&flight.entry, flight.due_us, 1, reason::OVERLOAD);
             }
-            self.give_up(key);
         }
     }
 

@@ -32,6 +32,7 @@ pub(crate) fn config(kind: &str, url: &str) -> ModuleConfig {
         instance: instance(kind),
         nats_url: url.to_owned(),
         creds: None,
+        nats_ca: None,
         inbox_prefix: format!("_INBOX_{kind}"),
         config: serde_json::Map::new(),
         slots: None,

@@ -46,6 +46,7 @@ async fn the_credentials_of_an_instance_are_enough() {
     let directory = tempfile::tempdir().unwrap();
     let config = ModuleConfig {
         creds: Some(own.text()),
+        nats_ca: None,
         inbox_prefix: own.inbox_prefix().to_owned(),
         ..config("faulty", &server.url())
     };

@@ -245,6 +245,27 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn many_bytes_parse() {
+        for (at, mut bytes) in imn_testkit::hostile::bytes(120).enumerate() {
+            if at % 2 == 0 && bytes.len() > 60 {
+                // Lead them into the quoting branch, where the lengths are.
+                let ihl = bytes[1] % 16;
+                (bytes[0], bytes[8], bytes[17]) = (3, 0x40 | ihl, 1);
+                if let Some(kind) = bytes.get_mut(8 + usize::from(ihl) * 4) {
+                    *kind = 8;
+                }
+            }
+            for family in [Family::V4, Family::V6] {
+                parse(family, &bytes, at % 3 == 0);
+                parse_quoted(family, IpAddr::V4(Ipv4Addr::LOCALHOST), &bytes);
+            }
+            if let Some((_, message)) = split_ipv4(&bytes) {
+                parse(Family::V4, message, true);
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn any_bytes_parse(bytes in prop::collection::vec(any::<u8>(), 0..200), whole: bool) {
@@ -265,7 +286,9 @@ mod tests {
             if let Some(kind) = bytes.get_mut(8 + usize::from(ihl) * 4) { *kind = 8; }
             parse(Family::V4, &bytes, true);
         }
+    }
 
+    proptest! {
         #[test]
         fn the_checksum_is_the_chosen_one(
             id: u16, sequence: u16, slot: u32, generation: u32, tag: u64,

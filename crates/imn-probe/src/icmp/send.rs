@@ -33,7 +33,7 @@ impl Machine {
         let round = &self.table.rounds[index as usize];
         let socket = &mut self.sockets[at];
         let id = socket.identifier(round.flow);
-        let control = SendControl { ttl: round.ttl, tos: round.tos, source: round.source };
+        let control = SendControl { ttl: round.ttl, tos: round.tos, source: round.source, label: 0 };
         let bytes = socket.batch.push(round.target, &control, HEADER + usize::from(round.size));
         // The packet has been added, so its number is one less than the count.
         write_request(bytes, family, id, round.sent - 1, cookie, round.checksum);

@@ -189,7 +189,7 @@ impl Link {
         Ok(Self {
             socket,
             target: spec.target,
-            control: SendControl { ttl: 0, tos: spec.dscp << 2, source: None },
+            control: SendControl { tos: spec.dscp << 2, ..SendControl::default() },
             template,
             sending: SendBatch::new(1),
             answers: RecvBatch::new(if size > 2048 { 4 } else { 32 }, size.max(2048)),

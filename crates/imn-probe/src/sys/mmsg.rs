@@ -19,6 +19,9 @@ pub(crate) struct SendControl {
     pub tos: u8,
     /// Source address, of the target's family.
     pub source: Option<IpAddr>,
+    /// Flow label of IPv6, 20 bits; 0 leaves it to the kernel. Refused with `EINVAL` while anybody on the host holds one
+    /// for himself.
+    pub label: u32,
 }
 
 /// Messages gathered for `sendmmsg`.
@@ -178,6 +181,9 @@ fn encode(v4: bool, control: &SendControl) -> (ControlBuffer, usize) {
         let (level, name) =
             if v4 { (libc::IPPROTO_IP, libc::IP_TOS) } else { (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) };
         append(&mut buffer, level, name, &libc::c_int::from(control.tos));
+    }
+    if control.label != 0 && !v4 {
+        append(&mut buffer, libc::IPPROTO_IPV6, libc::IPV6_FLOWINFO, &control.label.to_be());
     }
     match control.source {
         Some(IpAddr::V4(source)) => {

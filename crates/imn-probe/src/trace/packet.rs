@@ -2,7 +2,7 @@
 //!
 //! The flow identifier of a trace stays constant while each probe is told apart by a field that no router hashes:
 //! ICMP by its sequence number (the payload balances the checksum), UDP by its checksum (balanced likewise, as in
-//! Paris traceroute), TCP by its sequence number.
+//! Paris traceroute), TCP by its sequence number. Over IPv6 a flow has a flow label of its own besides.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -41,8 +41,13 @@ impl Machine {
             cookie: self.cookie(slot),
             checksum: flow_checksum(course, mark.flow),
         };
-        let control = SendControl { ttl: aim.ttl, tos: course.spec.dscp << 2, source: Some(source) };
         let socket = &mut self.sockets[at];
+        let control = SendControl {
+            ttl: aim.ttl,
+            tos: course.spec.dscp << 2,
+            source: Some(source),
+            label: if socket.labels { flow_label(course, mark.flow) } else { 0 },
+        };
         let bytes = socket.batch.push(mark.target, &control, length(course.spec.protocol, course.spec.size));
         write(bytes, &mark, &draft);
         socket.queued.push(slot);
@@ -104,6 +109,10 @@ impl Machine {
                 Err(error) => {
                     let errno = error.raw_os_error().unwrap_or(libc::EIO);
                     let own = matches!(errno, libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM);
+                    if errno == libc::EINVAL && socket.labels {
+                        // Somebody holds a flow label for himself: ours are taken no more, and the kernel's must do.
+                        socket.labels = false;
+                    }
                     if own || retried == Some(position) {
                         socket.batch.skip();
                         let fate = if own { Fate::Unknown } else { Fate::NotSent { errno } };
@@ -123,12 +132,23 @@ impl Machine {
 
 /// The ICMP checksum of a flow, the same at every start, so that a target stays on its path.
 pub(crate) fn flow_checksum(course: &Course, flow: u16) -> u16 {
+    // Neither of the two zeros of one's complement.
+    (flow_hash(course, flow) % 0xfffe) as u16 + 1
+}
+
+/// The IPv6 flow label of a flow, likewise: routers spread by it alone, with the ports, or by the ports alone (RFC
+/// 6438), and whichever of these they do, a flow stays on its path and another may take another.
+fn flow_label(course: &Course, flow: u16) -> u32 {
+    // Zero says that there is none.
+    (flow_hash(course, flow) % 0xf_ffff) as u32 + 1
+}
+
+fn flow_hash(course: &Course, flow: u16) -> u64 {
     let mut hash = Fnv::default();
     match course.spec.target {
         std::net::IpAddr::V4(v4) => hash.feed(&v4.octets()),
         std::net::IpAddr::V6(v6) => hash.feed(&v6.octets()),
     }
     hash.feed(&flow.to_be_bytes());
-    // Neither of the two zeros of one's complement.
-    (hash.0 % 0xfffe) as u16 + 1
+    hash.0
 }

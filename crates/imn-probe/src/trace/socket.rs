@@ -24,6 +24,8 @@ pub(crate) struct RawSocket {
     /// Probes gathered for sending, and the slots of their states.
     pub batch: SendBatch,
     pub queued: Vec<u32>,
+    /// The kernel takes the flow labels of our choice.
+    pub labels: bool,
     pub stamps: Stamps,
     /// Stamps seen: a probe without one may not have left.
     pub stamped: bool,
@@ -69,6 +71,7 @@ impl RawSocket {
             socket,
             batch: SendBatch::new(BATCH),
             queued: Vec::with_capacity(BATCH),
+            labels: family == Family::V6,
             stamps,
             stamped: false,
             overflow: Overflow::default(),

@@ -1,6 +1,6 @@
 //! JWTs of nats-server's operator mode, version 2.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use data_encoding::BASE64URL_NOPAD;
 use nkeys::KeyPair;
@@ -26,7 +26,15 @@ impl Limits {
 
 pub(super) fn operator(key: &KeyPair, system_account: &str) -> Result<String, Error> {
     let nats = json!({ "type": "operator", "version": 2, "system_account": system_account });
-    sign(key, &key.public_key(), "imn", &nats, None)
+    sign(key, &key.public_key(), "imn", &nats, now_s(), None)
+}
+
+/// Which keys of users an account does not accept, and of which time: JWTs made by then are refused.
+pub(super) type Revocations = BTreeMap<String, u64>;
+
+/// The revocations in an account's claims.
+pub(super) fn revocations(claims: &Value) -> Revocations {
+    serde_json::from_value(claims["nats"]["revocations"].clone()).unwrap_or_default()
 }
 
 pub(super) fn account(
@@ -35,7 +43,19 @@ pub(super) fn account(
     name: &str,
     limits: Limits,
 ) -> Result<String, Error> {
-    let nats = json!({
+    account_without(operator, subject, name, limits, &Revocations::new(), now_s())
+}
+
+/// An account's JWT that revokes keys of users.
+pub(super) fn account_without(
+    operator: &KeyPair,
+    subject: &str,
+    name: &str,
+    limits: Limits,
+    revocations: &Revocations,
+    issued: u64,
+) -> Result<String, Error> {
+    let mut nats = json!({
         "type": "account",
         "version": 2,
         "limits": {
@@ -50,7 +70,10 @@ pub(super) fn account(
         },
         "default_permissions": { "pub": {}, "sub": {} },
     });
-    sign(operator, subject, name, &nats, None)
+    if !revocations.is_empty() {
+        nats["revocations"] = json!(revocations);
+    }
+    sign(operator, subject, name, &nats, issued, None)
 }
 
 pub(super) fn user(
@@ -70,7 +93,24 @@ pub(super) fn user(
     if permissions.responses {
         nats["resp"] = json!({ "max": 1, "ttl": ANSWER_WITHIN.as_nanos() as u64 });
     }
-    sign(account, subject, name, &nats, expires)
+    sign(account, subject, name, &nats, now_s(), expires)
+}
+
+/// A user of the system account who may change accounts.
+pub(super) fn system_user(
+    account: &KeyPair,
+    subject: &str,
+    inbox: &str,
+    expires: u64,
+) -> Result<String, Error> {
+    let nats = json!({
+        "type": "user",
+        "version": 2,
+        "subs": UNLIMITED, "data": UNLIMITED, "payload": UNLIMITED,
+        "pub": { "allow": [super::UPDATE_ACCOUNT] },
+        "sub": { "allow": [inbox] },
+    });
+    sign(account, subject, "imn-claims", &nats, now_s(), Some(expires))
 }
 
 /// Whether the claims of a user allow just this.
@@ -86,11 +126,12 @@ fn sign(
     subject: &str,
     name: &str,
     nats: &Value,
+    issued: u64,
     expires: Option<u64>,
 ) -> Result<String, Error> {
     let mut claims = json!({
         "jti": ulid::Ulid::generate().to_string(),
-        "iat": now_s(),
+        "iat": issued,
         "iss": issuer.public_key(),
         "sub": subject,
         "name": name,

@@ -86,6 +86,7 @@ fn server() -> Permissions {
 fn of_agent(agent: &AgentId) -> Permissions {
     let own = stream::kv_subject(stream::ASSIGNMENTS_BUCKET, agent.as_str());
     let assignments = stream::ASSIGNMENTS;
+    let published = stream::kv_subject(stream::REGISTRY_BUCKET, &stream::registry_key(agent));
     let consumer = imn_contract::stream::jobs_consumer(agent);
     Permissions {
         publish: vec![
@@ -95,6 +96,9 @@ fn of_agent(agent: &AgentId) -> Permissions {
             format!("$JS.API.CONSUMER.INFO.*.{consumer}"),
             format!("$JS.ACK.*.{consumer}.>"),
             format!("$JS.API.DIRECT.GET.{assignments}.{own}.*"),
+            // The modules published for it, and executables: whose they are is no secret within a network.
+            format!("$JS.API.DIRECT.GET.{}.{published}", stream::REGISTRY),
+            format!("$JS.API.DIRECT.GET.{}", stream::ARTIFACTS),
             // Its modules.
             format!("mmn.jobs.do.{agent}.*"),
             format!("mmn.jobs.at.{agent}.*"),
@@ -107,6 +111,9 @@ fn of_agent(agent: &AgentId) -> Permissions {
             subject::commit(agent),
             // Keys of its modules.
             subject::vouch(agent),
+            subject::renew(agent),
+            // What its modules write.
+            format!("mmn.modules.log.{agent}.*"),
             // Itself.
             subject::heartbeat(agent),
             subject::simple_heartbeat(agent),
@@ -161,6 +168,7 @@ fn viewer() -> Permissions {
             subject::STATE_ALL,
             subject::PROGRESS_ALL,
             subject::LOG_ALL,
+            subject::MODULE_LOG_ALL,
             subject::ANNOUNCE,
             subject::HEALTH_ALL,
             subject::HEARTBEAT_ALL,

@@ -6,6 +6,11 @@ use imn_contract::{DecodeError, ErrorCode, Fault};
 
 use super::event::Violation;
 
+/// JetStream's number for storage that is used up.
+const NO_STORAGE: u64 = 10_047;
+/// What JetStream, and the system through it, say of a full disk.
+const NO_SPACE: [&str; 2] = ["no space left on device", "insufficient storage resources"];
+
 /// Why an operation on NATS failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -101,6 +106,17 @@ impl Error {
     /// Whether the same operation may succeed later without anything being changed.
     pub fn retryable(&self) -> bool {
         matches!(self, Self::Timeout { .. } | Self::NoResponders { .. } | Self::Client { .. })
+    }
+
+    /// Whether the disk of nats-server, or what it may use of it, is full, as far as its words tell.
+    pub fn is_no_space(&self) -> bool {
+        match self {
+            Self::JetStream { code: NO_STORAGE, .. } => true,
+            Self::JetStream { message, .. } | Self::Client { message, .. } => {
+                NO_SPACE.iter().any(|words| message.contains(words))
+            }
+            _ => false,
+        }
     }
 
     pub(crate) fn client(operation: &'static str, subject: &str, error: &dyn std::error::Error) -> Self {

@@ -37,6 +37,15 @@ pub struct Kept {
     pub payload: Bytes,
     /// Its place in the stream.
     pub sequence: u64,
+    /// The headers that it was published with, and those that the server adds.
+    pub headers: HeaderMap,
+}
+
+impl Kept {
+    /// Whether it is what a deleted key of a bucket has left behind.
+    pub fn is_deleted(&self) -> bool {
+        self.headers.get("KV-Operation").is_some_and(|op| matches!(op.as_str(), "DEL" | "PURGE"))
+    }
 }
 
 #[derive(Deserialize)]
@@ -180,26 +189,46 @@ impl Client {
     /// # Errors
     /// [`Error::Timeout`], also when there is no such stream; [`Error::Denied`].
     pub async fn direct_get(&self, stream: &str, subject: &str) -> Result<Option<Kept>> {
-        const OPERATION: &str = "direct get";
+        Ok(self.direct_last(stream, subject).await?.filter(|kept| !kept.is_deleted()))
+    }
+
+    /// The same, and of a deleted key the marker that was left behind.
+    ///
+    /// # Errors
+    /// As [`Client::direct_get`].
+    pub async fn direct_last(&self, stream: &str, subject: &str) -> Result<Option<Kept>> {
         let api = format!("$JS.API.DIRECT.GET.{stream}.{subject}");
-        let answer = self.request_bytes(&api, Bytes::new(), HeaderMap::new(), self.timeout()).await?;
+        self.kept(&api, Bytes::new()).await
+    }
+
+    /// Reads the first message of a subject at or after a sequence number from a stream that allows direct reading;
+    /// `None` when there is none. It needs the right to read all of the stream so.
+    ///
+    /// # Errors
+    /// As [`Client::direct_get`].
+    pub async fn direct_next(&self, stream: &str, subject: &str, sequence: u64) -> Result<Option<Kept>> {
+        let api = format!("$JS.API.DIRECT.GET.{stream}");
+        let wanted = serde_json::json!({ "seq": sequence, "next_by_subj": subject });
+        self.kept(&api, wanted.to_string().into()).await
+    }
+
+    async fn kept(&self, api: &str, wanted: Bytes) -> Result<Option<Kept>> {
+        const OPERATION: &str = "direct get";
+        let answer = self.request_bytes(api, wanted, HeaderMap::new(), self.timeout()).await?;
         if let Some(status) = answer.status {
             return match status.as_u16() {
                 404 => Ok(None),
                 code => Err(Error::JetStream {
                     operation: OPERATION,
-                    subject: api,
+                    subject: api.to_owned(),
                     code: u64::from(code),
                     message: answer.description.unwrap_or_default(),
                 }),
             };
         }
-        // A deleted key leaves a marker behind.
-        if super::header_of(&answer, "KV-Operation").is_some_and(|op| op == "DEL" || op == "PURGE") {
-            return Ok(None);
-        }
         let sequence = super::header_of(&answer, "Nats-Sequence").and_then(|s| s.parse().ok()).unwrap_or(0);
-        Ok(Some(Kept { payload: answer.payload, sequence }))
+        let headers = answer.headers.unwrap_or_default();
+        Ok(Some(Kept { payload: answer.payload, sequence, headers }))
     }
 
     fn stream_failure(
@@ -300,6 +329,21 @@ pub fn bucket(name: &str, max_bytes: i64) -> stream::Config {
         discard: stream::DiscardPolicy::New,
         allow_rollup: true,
         deny_delete: true,
+        allow_direct: true,
+        num_replicas: 1,
+        duplicate_window: Duration::from_mins(2),
+        ..stream::Config::default()
+    }
+}
+
+/// The configuration of a stream that is the object store bucket `name`, read directly.
+pub fn object_bucket(name: &str, max_bytes: i64) -> stream::Config {
+    stream::Config {
+        name: format!("OBJ_{name}"),
+        subjects: vec![format!("$O.{name}.C.>"), format!("$O.{name}.M.>")],
+        max_bytes,
+        discard: stream::DiscardPolicy::New,
+        allow_rollup: true,
         allow_direct: true,
         num_replicas: 1,
         duplicate_window: Duration::from_mins(2),

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, TcpListener},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -10,7 +10,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tokio::process::Child;
 
-use super::{Config, Error, find, process_error};
+use super::{Config, Error, Public, find, process_error};
 use crate::{credential::Authority, file, process::Identity};
 
 /// Below the range of ephemeral ports: while the server is down, no outgoing connection can take its port.
@@ -30,8 +30,8 @@ pub(super) struct Ports {
 }
 
 impl Ports {
-    pub(super) fn url(self) -> String {
-        format!("nats://127.0.0.1:{}", self.client)
+    pub(super) fn url(self, host: IpAddr) -> String {
+        format!("nats://{}", SocketAddr::new(host, self.client))
     }
 
     fn choose() -> Result<Self, Error> {
@@ -44,6 +44,8 @@ pub(super) struct Place {
     pub(super) directory: PathBuf,
     pub(super) binary: PathBuf,
     pub(super) ports: Ports,
+    /// Where clients of this host reach it.
+    pub(super) host: IpAddr,
     /// Whether the configuration differs from what a running server was started with.
     pub(super) changed: bool,
     /// Where in the log the last start begins.
@@ -61,21 +63,32 @@ impl Place {
         }
         let path = directory.join("ports.json");
         // A file that is no choice of ports is as good as none; the ports are not secret, only steady.
-        let chosen = file::read_optional(&path)?.and_then(|text| serde_json::from_str(&text).ok());
-        let ports = if let Some(ports) = chosen {
-            ports
-        } else {
-            let ports = Ports::choose()?;
-            file::write_atomic(&path, serde_json::json!(ports).to_string().as_bytes())?;
-            ports
+        let chosen = file::read_optional(&path)?.and_then(|text| serde_json::from_str::<Ports>(&text).ok());
+        let mut ports = match chosen {
+            Some(ports) => ports,
+            None => Ports::choose()?,
         };
-        let text = render(&directory, ports, authority);
+        let public = config.public.as_ref();
+        if let Some(port) = public.map(|public| public.listen.port()).filter(|port| *port != 0) {
+            ports.client = port;
+        }
+        if chosen != Some(ports) {
+            file::write_atomic(&path, serde_json::json!(ports).to_string().as_bytes())?;
+        }
+        let own = public.map(|public| public.listen.ip()).filter(|address| !address.is_unspecified());
+        let host = own.unwrap_or(Ipv4Addr::LOCALHOST.into());
+        let text = render(&directory, ports, authority, public);
         let path = directory.join("nats.conf");
         let changed = file::read_optional(&path)?.as_deref() != Some(&text);
         if changed {
             file::write_atomic(&path, text.as_bytes())?;
         }
-        Ok(Self { directory, binary, ports, changed, log_from: AtomicU64::new(0) })
+        Ok(Self { directory, binary, ports, host, changed, log_from: AtomicU64::new(0) })
+    }
+
+    /// Where clients of this host connect.
+    pub(super) fn url(&self) -> String {
+        self.ports.url(self.host)
     }
 
     pub(super) fn config(&self) -> PathBuf {
@@ -105,8 +118,9 @@ impl Place {
     }
 
     pub(super) fn ports_are_free(&self) -> Result<(), Error> {
-        for port in [self.ports.client, self.ports.monitor] {
-            match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+        for (host, port) in [(self.host, self.ports.client), (Ipv4Addr::LOCALHOST.into(), self.ports.monitor)]
+        {
+            match TcpListener::bind((host, port)) {
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                     return Err(Error::PortTaken { port, path: self.directory.join("ports.json") });
@@ -150,24 +164,31 @@ fn free_port(except: Option<u16>) -> Result<u16, Error> {
         .ok_or_else(|| Error::NoPort(io::ErrorKind::AddrInUse.into()))
 }
 
-fn render(directory: &Path, ports: Ports, authority: &Authority) -> String {
+fn render(directory: &Path, ports: Ports, authority: &Authority, public: Option<&Public>) -> String {
     let (system, system_jwt) = authority.system_account();
     let (account, account_jwt) = authority.account();
     // JSON strings are strings of this format too, whatever the path holds.
     let quoted = |path: PathBuf| serde_json::json!(path.display().to_string()).to_string();
+    let listen = public.map_or(Ipv4Addr::LOCALHOST.into(), |public| public.listen.ip());
+    // This host's clients connect as ever; those of other hosts ask for TLS 1.3 themselves, since the server can neither
+    // ask for it nor for TLS from some alone.
+    let tls = public.map_or_else(String::new, |Public { chain, key, .. }| {
+        let (chain, key) = (quoted(chain.clone()), quoted(key.clone()));
+        format!("allow_non_tls: true\ntls {{\n  cert_file: {chain}\n  key_file: {key}\n  timeout: 5\n}}\n")
+    });
     format!(
         "# Written by imn at each start; changes are lost.\n\
          server_name: \"imn-{id}\"\n\
-         listen: \"127.0.0.1:{client}\"\n\
+         listen: \"{listen}\"\n\
          http: \"127.0.0.1:{monitor}\"\n\
          max_payload: {MAX_PAYLOAD}\n\
          jetstream {{\n  store_dir: {store}\n  max_file_store: {MAX_STORE}\n}}\n\
          operator: \"{operator}\"\n\
          system_account: \"{system}\"\n\
          resolver {{\n  type: full\n  dir: {jwt}\n  allow_delete: false\n  interval: \"2m\"\n}}\n\
-         resolver_preload {{\n  {system}: \"{system_jwt}\"\n  {account}: \"{account_jwt}\"\n}}\n",
+         resolver_preload {{\n  {system}: \"{system_jwt}\"\n  {account}: \"{account_jwt}\"\n}}\n{tls}",
         id = &account[1..9],
-        client = ports.client,
+        listen = SocketAddr::new(listen, ports.client),
         monitor = ports.monitor,
         store = quoted(directory.join("store")),
         operator = authority.operator_jwt(),

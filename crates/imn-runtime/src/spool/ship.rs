@@ -130,6 +130,10 @@ impl Shipper {
         for number in 0..self.streams.len() {
             if let Err(error) = self.send(number).await {
                 tracing::warn!(%error, partition = number, "batch not published; trying again");
+                // One that is away tells by its silence.
+                if matches!(error, nats::Error::JetStream { .. }) {
+                    self.spool.set_stuck(Some(format!("rounds wait in the spool: {error}")));
+                }
                 self.pause_until = Some(Instant::now() + PUBLISH_PAUSE);
                 return;
             }
@@ -161,6 +165,7 @@ impl Shipper {
                 self.streams[number].asked = now;
             }
             self.publish(&sealed, self.streams[number].round).await?;
+            self.spool.set_stuck(None);
             self.streams[number].next = sealed.last_seq + 1;
         }
     }

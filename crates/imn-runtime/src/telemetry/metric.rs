@@ -39,6 +39,11 @@ impl Metrics {
         Self { registry: Arc::new(Mutex::new(registry)) }
     }
 
+    /// A registry with nothing in it.
+    pub fn bare() -> Self {
+        Self { registry: Arc::default() }
+    }
+
     /// Registers metrics, under the prefix `imn_`.
     pub fn register<T>(&self, register: impl FnOnce(&mut Registry) -> T) -> T {
         register(self.lock().sub_registry_with_prefix("imn"))
@@ -48,6 +53,11 @@ impl Metrics {
     pub fn watch_nats(&self, client: &nats::Client) {
         let connection = Connection { client: client.clone() };
         self.lock().register_collector(Box::new(connection));
+    }
+
+    /// Registers figures that are read whenever the metrics are, under the prefix `imn_`.
+    pub fn watch(&self, read: impl Fn() -> Vec<Figure> + Send + Sync + 'static) {
+        self.lock().register_collector(Box::new(Watched { read: Box::new(read) }));
     }
 
     /// All metrics as OpenMetrics text.
@@ -61,6 +71,49 @@ impl Metrics {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Registry> {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A figure of the moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Figure {
+    /// Its name, without the prefix.
+    pub name: &'static str,
+    /// What it tells.
+    pub help: &'static str,
+    /// How it stands.
+    pub value: Value,
+}
+
+/// How a figure stands.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Value {
+    /// It only grows.
+    Count(u64),
+    /// It goes up and down.
+    Level(f64),
+}
+
+struct Watched {
+    read: Box<dyn Fn() -> Vec<Figure> + Send + Sync>,
+}
+
+impl std::fmt::Debug for Watched {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watched").finish_non_exhaustive()
+    }
+}
+
+impl Collector for Watched {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
+        for Figure { name, help, value } in (self.read)() {
+            let name = format!("imn_{name}");
+            match value {
+                Value::Count(value) => counter(&mut encoder, &name, help, value)?,
+                Value::Level(value) => gauge(&mut encoder, &name, help, value)?,
+            }
+        }
+        Ok(())
     }
 }
 
@@ -140,8 +193,13 @@ mod tests {
         let jobs: Counter = Counter::default();
         metrics.register(|registry| registry.register("jobs", "Jobs done", jobs.clone()));
         jobs.inc_by(3);
+        metrics.watch(|| {
+            let figure = |name, value| Figure { name, help: "Help", value };
+            vec![figure("depth", Value::Level(1.5)), figure("done", Value::Count(7))]
+        });
         let text = metrics.encode();
         assert!(text.contains("imn_jobs_total 3\n"), "{text}");
+        assert!(text.contains("imn_depth 1.5\n") && text.contains("imn_done_total 7\n"), "{text}");
         assert!(text.ends_with("# EOF\n"), "{text}");
         let memory =
             text.lines().find_map(|line| line.strip_prefix("process_resident_memory_bytes ")).unwrap();

@@ -10,7 +10,7 @@ use std::{
 use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::{Layer, fmt::MakeWriter, registry::LookupSpan};
 
-use super::Lines;
+use super::{Lines, Redactor, line};
 
 /// Where the daemon listens.
 pub(super) const SOCKET: &str = "/dev/log";
@@ -19,7 +19,7 @@ const FACILITY: u8 = 3;
 /// A line is cut to this, which every daemon takes.
 const LONGEST: usize = 8192;
 
-pub(super) fn layer<S>(socket: &Path) -> io::Result<Lines<S>>
+pub(super) fn layer<S>(socket: &Path, redactor: Redactor) -> io::Result<Lines<S>>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
@@ -28,9 +28,10 @@ where
     // A daemon that is stuck costs lines, not measurements.
     sender.set_nonblocking(true)?;
     let daemon = Daemon { sender: Arc::new(sender) };
-    let lines = tracing_subscriber::fmt::layer().with_writer(daemon).with_ansi(false);
     // The daemon stamps the time and shows the level.
-    Ok(lines.without_time().with_level(false).boxed())
+    let form = tracing_subscriber::fmt::format().without_time().with_level(false).with_ansi(false);
+    let lines = tracing_subscriber::fmt::layer().with_writer(daemon).with_ansi(false);
+    Ok(lines.fmt_fields(line::Fields(redactor)).event_format(line::Text(form)).boxed())
 }
 
 struct Daemon {
@@ -99,9 +100,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
         let daemon = UnixDatagram::bind(&path).unwrap();
-        let subscriber = tracing_subscriber::registry().with(layer(&path).unwrap());
+        let lines = layer(&path, Redactor::default()).unwrap();
+        let subscriber = tracing_subscriber::registry().with(lines);
         tracing::subscriber::with_default(subscriber, || {
-            tracing::warn!(target = "192.0.2.1", "no answer\nat all");
+            tracing::warn!(target = "192.0.2.1", "no answer\nat all, eyJh.eyJq.c2ln");
             tracing::error!("{}", "x".repeat(100_000));
         });
         let mut line = vec![0; 65_536];
@@ -109,7 +111,11 @@ mod tests {
         let text = String::from_utf8_lossy(&line[..length]).into_owned();
         assert!(text.starts_with(&format!("<28>imn[{}]: ", std::process::id())), "{text}");
         assert!(text.contains("no answer") && text.contains("target=\"192.0.2.1\""), "{text}");
+        assert!(text.contains("at all, ***"), "{text}");
         assert_eq!(daemon.recv(&mut line).unwrap(), LONGEST);
-        assert!(layer::<tracing_subscriber::Registry>(&directory.path().join("none")).is_err());
+        assert!(
+            layer::<tracing_subscriber::Registry>(&directory.path().join("none"), Redactor::default())
+                .is_err()
+        );
     }
 }

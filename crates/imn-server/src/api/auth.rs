@@ -17,7 +17,7 @@ use super::{Api, problem::Problem};
 use crate::clock::now_us;
 
 /// Whose wrong keys share one rate limit.
-const NOBODY: &str = "";
+pub(crate) const NOBODY: &str = "";
 const ID_BYTES: usize = 6;
 const SECRET_BYTES: usize = 32;
 
@@ -147,7 +147,10 @@ impl Role {
         let rest = path.strip_prefix("/api/v1/").unwrap_or(path);
         let root = rest.split(['/', ':']).next().unwrap_or(rest);
         match (root, method) {
-            ("api-keys" | "audit", _) | ("agents", &Method::DELETE) => Self::Admin,
+            // What is published in the registry runs on the hosts of all agents.
+            ("api-keys" | "audit" | "enrollment-tokens", _)
+            | ("agents", &Method::DELETE | &Method::POST)
+            | ("registry", &Method::PUT | &Method::DELETE) => Self::Admin,
             (_, &Method::GET | &Method::HEAD) => Self::Viewer,
             _ => Self::Operator,
         }
@@ -232,11 +235,11 @@ impl<S: Send + Sync> FromRequestParts<S> for Principal {
     }
 }
 
-fn hash(secret: &str) -> String {
+pub(crate) fn hash(secret: &str) -> String {
     hex(&Sha256::digest(secret.as_bytes()))
 }
 
-fn random_hex<const N: usize>() -> String {
+pub(crate) fn random_hex<const N: usize>() -> String {
     let mut bytes = [0u8; N];
     rand::rng().fill_bytes(&mut bytes);
     hex(&bytes)

@@ -3,7 +3,7 @@
 use std::{ops::Deref, time::Duration};
 
 use axum::{
-    body::Bytes,
+    body::{BodyDataStream, Bytes},
     extract::{FromRequest, FromRequestParts, Request},
     http::{HeaderMap, StatusCode, header, request::Parts},
 };
@@ -95,53 +95,79 @@ pub(crate) fn unsupported(media: &str, wanted: &str) -> Problem {
     )
 }
 
+/// A body of at most so many bytes, piece by piece.
+pub(crate) struct Pieces {
+    body: BodyDataStream,
+    limit: usize,
+    fits: bool,
+    taken: usize,
+    discarded: usize,
+}
+
 /// Reads a whole body of at most `limit` bytes.
 pub(crate) async fn read(
     headers: &HeaderMap,
     body: axum::body::Body,
     limit: usize,
 ) -> Result<Bytes, Problem> {
-    let too_large = || {
-        Problem::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "too-large",
-            format!("the body is larger than {limit} bytes"),
-        )
-    };
-    let declared = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|v| v.to_str().ok())
-        .and_then(|text| text.parse::<usize>().ok());
-    let mut fits = declared.is_none_or(|length| length <= limit);
-    if !fits && headers.contains_key(header::EXPECT) {
-        // A client that asks first has sent nothing yet.
-        return Err(too_large());
+    let mut pieces = Pieces::of(headers, body, limit)?;
+    let mut bytes = Vec::new();
+    while let Some(piece) = pieces.next().await? {
+        bytes.extend_from_slice(&piece);
     }
-    if let Some(coding) = headers.get(header::CONTENT_ENCODING).filter(|coding| *coding != "identity") {
-        let detail = format!("the body is encoded as {coding:?}; send it as it is");
-        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-content-encoding", detail));
-    }
-    let (mut bytes, mut discarded) = (Vec::new(), 0);
-    let mut pieces = body.into_data_stream();
-    let slow = |_| {
-        let detail = format!("nothing more of the body came within {} s", PIECE_WITHIN.as_secs());
-        Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", detail)
-    };
-    while let Some(piece) = tokio::time::timeout(PIECE_WITHIN, pieces.next()).await.map_err(slow)? {
-        let unreadable = |error| Problem::field("", format!("the body could not be read: {error}"));
-        let piece = piece.map_err(unreadable)?;
-        fits &= bytes.len() + piece.len() <= limit;
-        if fits {
-            bytes.extend_from_slice(&piece);
-            continue;
+    Ok(bytes.into())
+}
+
+impl Pieces {
+    pub(crate) fn of(headers: &HeaderMap, body: axum::body::Body, limit: usize) -> Result<Self, Problem> {
+        let declared = headers
+            .get(header::CONTENT_LENGTH)
+            .and_then(|v| v.to_str().ok())
+            .and_then(|text| text.parse::<usize>().ok());
+        let fits = declared.is_none_or(|length| length <= limit);
+        let pieces = Self { body: body.into_data_stream(), limit, fits, taken: 0, discarded: 0 };
+        if !fits && headers.contains_key(header::EXPECT) {
+            // A client that asks first has sent nothing yet.
+            return Err(pieces.too_large());
         }
-        // A client that is still sending when its connection closes does not see the answer.
-        discarded += piece.len();
-        if discarded > DISCARDED {
-            break;
+        if let Some(coding) = headers.get(header::CONTENT_ENCODING).filter(|coding| *coding != "identity") {
+            let detail = format!("the body is encoded as {coding:?}; send it as it is");
+            return Err(Problem::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "unsupported-content-encoding",
+                detail,
+            ));
         }
+        Ok(pieces)
     }
-    if fits { Ok(bytes.into()) } else { Err(too_large()) }
+
+    /// The next piece; `None` at the end of a body that fits.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
+        let slow = |_| {
+            let detail = format!("nothing more of the body came within {} s", PIECE_WITHIN.as_secs());
+            Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", detail)
+        };
+        while let Some(piece) = tokio::time::timeout(PIECE_WITHIN, self.body.next()).await.map_err(slow)? {
+            let unreadable = |error| Problem::field("", format!("the body could not be read: {error}"));
+            let piece = piece.map_err(unreadable)?;
+            self.fits &= self.taken + piece.len() <= self.limit;
+            if self.fits {
+                self.taken += piece.len();
+                return Ok(Some(piece));
+            }
+            // A client that is still sending when its connection closes does not see the answer.
+            self.discarded += piece.len();
+            if self.discarded > DISCARDED {
+                break;
+            }
+        }
+        if self.fits { Ok(None) } else { Err(self.too_large()) }
+    }
+
+    fn too_large(&self) -> Problem {
+        let detail = format!("the body is larger than {} bytes", self.limit);
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", detail)
+    }
 }
 
 /// One JSON object and nothing after it.

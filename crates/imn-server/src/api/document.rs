@@ -12,7 +12,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use super::{
     auth::Role,
-    guarded, meta,
+    enroll, guarded, meta,
     problem::{FieldError, MEDIA_TYPE, ProblemBody},
     scrape,
 };
@@ -29,8 +29,11 @@ pub fn openapi() -> OpenApi {
             .to_owned(),
     );
     let empty = OpenApiBuilder::new().info(info).components(Some(Components::new())).build();
-    let router =
-        OpenApiRouter::with_openapi(empty).merge(meta::routes()).merge(scrape::routes()).merge(guarded());
+    let router = OpenApiRouter::with_openapi(empty)
+        .merge(meta::routes())
+        .merge(scrape::routes())
+        .merge(enroll::routes())
+        .merge(guarded());
     let (_, mut document) = router.split_for_parts();
     let components = document.components.get_or_insert_with(Components::new);
     components.schemas.insert(ProblemBody::name().into_owned(), ProblemBody::schema());
@@ -73,7 +76,7 @@ fn finish(method: &Method, path: &str, operation: &mut Operation) {
             response.content.insert(MEDIA_TYPE.to_owned(), RefOr::T(problem.clone()));
         }
     }
-    if path.starts_with("/api/") {
+    if path.starts_with("/api/") && !enroll::is_open(path) {
         operation.security = Some(vec![SecurityRequirement::new::<_, [&str; 0], &str>(SCHEME, [])]);
         let role = format!("Needs the role {}.", Role::required(method, path).as_str());
         operation.description = Some(

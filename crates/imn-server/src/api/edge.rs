@@ -3,11 +3,12 @@
 use std::{any::Any, time::Duration};
 
 use axum::{
-    extract::{Request, State},
+    extract::{MatchedPath, Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use imn_runtime::telemetry::{Side, Step, TraceParent};
 use tokio::time::Instant;
 use tracing::Instrument;
 
@@ -30,19 +31,50 @@ const SECURITY: [(HeaderName, &str); 5] = [
     (header::CACHE_CONTROL, "no-store"),
 ];
 
+/// Where a request stands in a trace.
+#[derive(Clone, Debug)]
+pub(crate) struct Trace(pub(crate) Option<TraceParent>);
+
+/// The step that a request for the API is; others, such as for figures, come too often to be worth one.
+fn step(request: &Request) -> Option<Step> {
+    let route = request.extensions().get::<MatchedPath>()?.as_str();
+    route
+        .starts_with("/api/")
+        .then(|| Step::http(Side::Server, request.method().as_str(), route, given(request)))
+}
+
+fn given(request: &Request) -> Option<TraceParent> {
+    TraceParent::parse(request.headers().get(imn_contract::header::TRACEPARENT)?.to_str().ok()?)
+}
+
 /// The outermost layer.
-pub(crate) async fn edge(request: Request, next: Next) -> Response {
+pub(crate) async fn edge(mut request: Request, next: Next) -> Response {
     let id = request_id(request.headers());
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let span = tracing::info_span!("request", id, %method, path);
     let began = Instant::now();
-    let answered = tokio::time::timeout(DEADLINE, next.run(request).instrument(span)).await;
+    let step = step(&request);
+    let trace = Trace(step.as_ref().map_or_else(|| given(&request), Step::traceparent));
+    request.extensions_mut().insert(trace);
+    let answering = tokio::time::timeout(DEADLINE, next.run(request).instrument(span));
+    let answered = match &step {
+        Some(step) => step.run(answering).await,
+        None => answering.await,
+    };
     let response = answered.unwrap_or_else(|_| {
         let detail = format!("no answer within {} s", DEADLINE.as_secs());
         Problem::new(StatusCode::GATEWAY_TIMEOUT, "timeout", detail).into_response()
     });
     let mut response = problem::render(response, &id, &path);
+    if let Some(step) = step {
+        let status = response.status();
+        step.set("http.response.status_code", i64::from(status.as_u16()));
+        // The client's own mistakes are no failure of the server.
+        if status.is_server_error() {
+            step.failed_as(status.as_str());
+        }
+    }
     let elapsed_us = began.elapsed().as_micros() as u64;
     tracing::debug!(id, %method, path, status = response.status().as_u16(), elapsed_us, "request");
     let headers = response.headers_mut();

@@ -74,7 +74,7 @@ pub(crate) async fn once(
         Problem::field("Idempotency-Key", format!("must be 1 to {MAX_KEY} visible characters"))
     })?;
     let path = request.uri().path();
-    if path.starts_with("/api/v1/api-keys") {
+    if path.starts_with("/api/v1/api-keys") || path.starts_with("/api/v1/enrollment-tokens") {
         // The answer holds a secret, which is stored nowhere.
         return Err(Problem::field(
             "Idempotency-Key",

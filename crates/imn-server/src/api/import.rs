@@ -1,4 +1,4 @@
-//! `targets:import` and `targets:export`: many targets at once.
+//! `targets:import`: many targets at once.
 
 mod csv;
 
@@ -6,12 +6,8 @@ use std::collections::{BTreeSet, HashMap};
 
 use axum::{
     Json,
-    body::{Body, Bytes},
     extract::{Request, State},
-    http::header,
-    response::{IntoResponse, Response},
 };
-use futures::stream;
 use imn_domain as domain;
 use imn_store::CatalogError;
 use serde::{Deserialize, Serialize};
@@ -25,10 +21,11 @@ use super::{
     decode::{self, Query},
     measurable::Types,
     problem::{FieldError, Problem},
-    target::{Target, TargetSpec},
-    targets::{filter, refused},
+    target::TargetSpec,
+    targets::refused,
 };
 use crate::clock::now_us;
+pub(crate) use csv::COUNT as CSV_COUNT;
 
 /// Imports in work at once; others wait.
 pub(crate) const AT_ONCE: usize = 2;
@@ -79,20 +76,11 @@ pub(crate) struct ImportQuery {
     atomic: Option<String>,
 }
 
-/// Which targets to export.
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct ExportQuery {
-    /// As of the list of targets.
-    filter: Option<String>,
-}
-
 /// The last line of an export.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Trailer {
-    count: usize,
+pub(crate) struct Trailer {
+    pub(crate) count: usize,
 }
 
 /// What an import will do.
@@ -116,13 +104,14 @@ struct Before {
 }
 
 pub(crate) fn routes() -> OpenApiRouter<Api> {
-    OpenApiRouter::new().routes(routes!(import)).routes(routes!(export))
+    OpenApiRouter::new().routes(routes!(import))
 }
 
 /// Add or change many targets
 ///
-/// Lines are targets as POST takes them, as NDJSON, or CSV whose header names the fields (`address,tier,tags.pop`). A
-/// target whose address is there already is replaced. At most 100,000 lines.
+/// Lines are targets as POST takes them, as NDJSON, or CSV whose header names the fields (`address,tier,tags.pop`; `tags`,
+/// `params` and `expected_outcome` as JSON). What `targets:export` gave is taken as it is. A target whose address is there
+/// already is replaced. At most 100,000 lines.
 #[utoipa::path(post, path = "/api/v1/targets:import", tag = "targets", operation_id = "import_targets", params(ImportQuery),
     request_body(content((String = "application/x-ndjson"), (String = "text/csv"))),
     responses((status = 200, description = "What became of it", body = ImportReport)))]
@@ -167,36 +156,6 @@ async fn import(
     Ok(Json(report))
 }
 
-/// Stream all targets, one per line; the last line is `{"count": n}`
-#[utoipa::path(get, path = "/api/v1/targets:export", tag = "targets", operation_id = "export_targets", params(ExportQuery),
-    responses((status = 200, description = "The targets, by id", body = String, content_type = "application/x-ndjson")))]
-async fn export(State(api): State<Api>, Query(query): Query<ExportQuery>) -> Result<Response, Problem> {
-    let filter = filter(query.filter.as_deref())?;
-    let catalog = api.context.catalog.clone();
-    let lines = stream::try_unfold(Some((None::<String>, 0usize)), move |state| {
-        let (catalog, filter) = (catalog.clone(), filter.clone());
-        async move {
-            let Some((after, mut count)) = state else { return Ok(None) };
-            let page = catalog.targets(after.as_deref(), CHUNK).await?;
-            let mut text = String::new();
-            for target in page.items.into_iter().filter(|target| filter.matches(target)) {
-                count += 1;
-                text.push_str(&line(&Target::from(target)));
-            }
-            if page.next.is_none() {
-                text.push_str(&line(&Trailer { count }));
-            }
-            Ok::<_, CatalogError>(Some((Bytes::from(text), page.next.map(|next| (Some(next), count)))))
-        }
-    });
-    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response())
-}
-
-fn line(value: &impl Serialize) -> String {
-    // Plain values always serialize.
-    serde_json::to_string(value).unwrap_or_default() + "\n"
-}
-
 fn flag(field: &str, text: Option<&str>) -> Result<bool, Problem> {
     match text {
         None | Some("false" | "0") => Ok(false),
@@ -213,16 +172,22 @@ fn ndjson(text: &str) -> Lines {
     for (at, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         // The trailer of an export is no target; it only shows that nothing is missing.
         if let Ok(Trailer { count }) = serde_json::from_str(line) {
-            if count != lines.len() {
-                let message =
-                    format!("the export had {count} targets, {} lines came before this", lines.len());
-                lines.push((at + 1, Err(Problem::field("count", message))));
-            }
+            check_count(Some(count), at + 1, &mut lines);
             continue;
         }
         lines.push((at + 1, decode::json_line(line.as_bytes())));
     }
     lines
+}
+
+/// Whether as many lines came before the last one of an export as it says.
+fn check_count(count: Option<usize>, line: usize, lines: &mut Lines) {
+    let before = lines.len();
+    if count != Some(before) {
+        let said = count.map_or_else(|| "an unreadable number of".to_owned(), |count| count.to_string());
+        let message = format!("the export had {said} targets, {before} lines came before this");
+        lines.push((line, Err(Problem::field("count", message))));
+    }
 }
 
 async fn plan(api: &Api, lines: Lines) -> Result<Plan, Problem> {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::State,
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
@@ -23,6 +23,7 @@ use super::{
     Api, audit,
     auth::Principal,
     decode::{Body, Key, Query},
+    edge::Trace,
     page::{self, List},
     problem::Problem,
     text,
@@ -178,12 +179,13 @@ async fn list(State(api): State<Api>, Query(query): Query<JobsQuery>) -> Result<
 async fn submit(
     State(api): State<Api>,
     by: Principal,
+    Extension(Trace(trace)): Extension<Trace>,
     Query(query): Query<WaitQuery>,
     Body(spec): Body<JobSpec>,
 ) -> Result<Response, Problem> {
     let wait = wait(&query)?;
     let watcher = api.context.live.watch();
-    let reply = api.context.jobs.submit(spec.into_submit()?).await?;
+    let reply = api.context.jobs.submit(spec.into_submit()?, trace).await?;
     let id = reply.job_id.ok_or_else(|| Problem::internal("the job was accepted without an id"))?;
     audit::record(&api, &by, "job.submit", id.as_str(), &serde_json::json!({ "agents": reply.agents })).await;
     let job = ended(&api, &id, wait, watcher).await?;

@@ -9,12 +9,14 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use imn_contract::latest::ModuleState;
 use imn_runtime::telemetry;
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::Api;
+use crate::{clock::now_us, registry::Instance};
 
 /// The server's process answers.
 #[derive(Serialize, ToSchema)]
@@ -32,6 +34,21 @@ pub(crate) struct Ready {
     pub(crate) ready: bool,
     /// The parts.
     pub(crate) parts: Vec<PartView>,
+    /// Module instances that ended too often and are left alone for a while; the server works without them.
+    /// `GET /api/v1/modules?filter=state=quarantined` says why.
+    pub(crate) quarantined: Vec<Quarantined>,
+}
+
+/// A module instance that is left alone.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Quarantined {
+    /// Its name.
+    pub(crate) instance: String,
+    /// Its agent.
+    pub(crate) agent: String,
+    /// Its module type.
+    #[serde(rename = "type")]
+    pub(crate) kind: String,
 }
 
 /// What the server depends on, or does itself.
@@ -79,8 +96,22 @@ async fn readyz(State(api): State<Api>) -> Response {
         .collect();
     let ready = parts.iter().all(|part| part.ready);
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let instances = api.context.registry.instances(now_us()).into_iter();
+    let quarantined = instances.filter(|instance| instance.state == ModuleState::Quarantined);
+    let quarantined = quarantined.map(Quarantined::from).collect();
     // The body says more than a problem could: it is left as it is.
-    (status, axum::Extension(super::problem::Verbatim), Json(Ready { ready, parts })).into_response()
+    let body = Json(Ready { ready, parts, quarantined });
+    (status, axum::Extension(super::problem::Verbatim), body).into_response()
+}
+
+impl From<Instance> for Quarantined {
+    fn from(instance: Instance) -> Self {
+        Self {
+            instance: instance.instance.to_string(),
+            agent: instance.agent.to_string(),
+            kind: instance.kind.to_string(),
+        }
+    }
 }
 
 /// Figures in the OpenMetrics text format, or in Prometheus' own where it is not asked for
@@ -88,7 +119,7 @@ async fn readyz(State(api): State<Api>) -> Response {
     responses((status = 200, description = "The figures", body = String, content_type = "application/openmetrics-text")))]
 async fn metrics(State(api): State<Api>, headers: HeaderMap) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
-    let (kind, page) = telemetry::negotiated(accept, api.context.metrics.page());
+    let (kind, page) = telemetry::negotiated(accept, api.context.page());
     ([(header::CONTENT_TYPE, kind)], page).into_response()
 }
 

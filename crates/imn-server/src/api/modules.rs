@@ -7,7 +7,7 @@ use axum::{Json, extract::State};
 use futures::future::join_all;
 use imn_contract::{
     AgentId, ErrorCode, Fault, ModuleType, canonical_type,
-    latest::{AgentControl, AgentOp, ControlReply, ModuleState, Tuning},
+    latest::{AgentControl, AgentOp, ControlReply, ModuleState, Roll, RollState, Tuning},
     subject,
 };
 use imn_domain::Liveness;
@@ -20,6 +20,7 @@ use super::{
     Api, audit,
     auth::Principal,
     decode::{Body, Key, Query},
+    listing::{ListQuery, Listing},
     page::List,
     problem::Problem,
     text,
@@ -104,20 +105,63 @@ pub(crate) struct ModuleTypeSummary {
     pub(crate) inflight: u32,
     /// Jobs waiting in instances.
     pub(crate) queued: u32,
+    /// Tasks of jobs that are accepted and have not ended: in the queue or in work.
+    pub(crate) open_tasks: u32,
     /// Jobs done.
     pub(crate) done: u64,
     /// Of them, failed.
     pub(crate) errors: u64,
 }
 
+/// Why an agent does not run a module as it should.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct ModuleProblem {
+    /// The agent.
+    pub(crate) agent: String,
+    /// What is wrong, in words.
+    pub(crate) problem: String,
+}
+
+/// The replacement of a module type by another version, at one agent.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct ModuleRoll {
+    /// The agent.
+    pub(crate) agent: String,
+    /// The module type.
+    #[serde(rename = "type")]
+    pub(crate) kind: String,
+    /// `starting`, `testing`, `shifting`, `replacing`, `done`, `rolled_back` or `abandoned`.
+    #[schema(value_type = String)]
+    pub(crate) state: RollState,
+    /// The wave, from 1; 0 before the first.
+    pub(crate) wave: u32,
+    /// How many waves there are.
+    pub(crate) waves: u32,
+    /// How much of the jobs goes to the new version, in percent.
+    pub(crate) share_pct: u32,
+    /// The version that is replaced.
+    pub(crate) from: String,
+    /// The version that replaces it.
+    pub(crate) to: String,
+    /// When it began, RFC 3339 UTC.
+    pub(crate) started: String,
+    /// Why it was rolled back.
+    #[schema(required)]
+    pub(crate) reason: Option<String>,
+}
+
 /// Module instances, and their types.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(crate) struct Modules {
-    /// The instances, by name.
+    /// The instances of the page.
     pub(crate) items: Vec<ModuleInstance>,
-    /// The types of these, by name.
+    /// The types of all that match, by name.
     pub(crate) types: Vec<ModuleTypeSummary>,
-    /// Always null: there is one page.
+    /// Replacements by other versions: those under way, and the last of each other type at each agent.
+    pub(crate) rolls: Vec<ModuleRoll>,
+    /// What keeps agents from running a module.
+    pub(crate) problems: Vec<ModuleProblem>,
+    /// Give it as `page_token`, with all other parameters unchanged, for the next page; null at the end.
     #[schema(required)]
     pub(crate) next_page_token: Option<String>,
 }
@@ -129,6 +173,8 @@ pub(crate) struct ModuleTypeDetail {
     pub(crate) summary: ModuleTypeSummary,
     /// The instances, by name.
     pub(crate) instances: Vec<ModuleInstance>,
+    /// The last replacement by another version at each agent, which may be under way.
+    pub(crate) rolls: Vec<ModuleRoll>,
     /// JSON Schema of `params`, as an instance announced it; null when none did.
     #[schema(value_type = Object)]
     pub(crate) params_schema: Value,
@@ -155,6 +201,15 @@ pub(crate) struct ModulesQuery {
     /// Only those of this type or alias.
     #[serde(rename = "type")]
     kind: Option<String>,
+    /// AIP-160-like: `state=quarantined OR restarts>3`.
+    filter: Option<String>,
+    /// `field [desc], …`; by instance otherwise.
+    order_by: Option<String>,
+    /// Instances of a page, 1 to 1,000; 100 by default.
+    #[param(value_type = Option<u16>)]
+    limit: Option<String>,
+    /// `next_page_token` of the page before.
+    page_token: Option<String>,
 }
 
 /// How many instances there are to be.
@@ -197,23 +252,43 @@ pub(crate) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(show))
         .routes(routes!(enable))
         .routes(routes!(disable))
+        .routes(routes!(roll))
         .routes(routes!(scale))
         .routes(routes!(settings))
 }
 
-/// List the module instances of all agents
+/// List module instances
+///
+/// Filtered and ordered by `instance`, `agent`, `type`, `version`, `state`, `reason`, `inflight`, `slots`, `restarts`,
+/// `standing`, `last_seen` and the numbers of `health`.
 #[utoipa::path(get, path = "/api/v1/modules", tag = "modules", operation_id = "list_modules", params(ModulesQuery),
-    responses((status = 200, description = "The instances and their types", body = Modules)))]
-async fn list(State(api): State<Api>, Query(query): Query<ModulesQuery>) -> Json<Modules> {
-    let kind = query.kind.as_deref().map(canonical_type);
-    let mut instances = api.context.registry.instances(now_us());
-    instances.retain(|i| {
-        query.agent.as_ref().is_none_or(|agent| i.agent.as_str() == agent)
+    responses((status = 200, description = "A page of instances, and the types of all that match", body = Modules)))]
+async fn list(State(api): State<Api>, Query(query): Query<ModulesQuery>) -> Result<Json<Modules>, Problem> {
+    let ModulesQuery { agent, kind, filter, order_by, limit, page_token } = query;
+    let scope = format!("modules\0{agent:?}\0{kind:?}");
+    let listing = Listing::read::<ModuleInstance>(&scope, ListQuery { filter, order_by, limit, page_token })?;
+    let kind = kind.as_deref().map(canonical_type);
+    let wanted = |i: &Instance| {
+        agent.as_ref().is_none_or(|agent| i.agent.as_str() == agent)
             && kind.is_none_or(|kind| i.kind.as_str() == kind)
+    };
+    let found = api.context.registry.instances(now_us()).into_iter().filter(wanted);
+    let (instances, views): (Vec<Instance>, Vec<ModuleInstance>) = found
+        .map(|instance| (instance.clone(), ModuleInstance::from(instance)))
+        .filter(|(_, view)| listing.filter.matches(view))
+        .unzip();
+    let types = summaries(&api, &instances);
+    let List { items, next_page_token } = listing.page(views, |view| &view.instance)?;
+    let views = api.context.registry.agents(now_us()).into_iter();
+    let views = views.filter(|view| agent.as_ref().is_none_or(|id| view.agent.id.as_str() == id));
+    let problems = views.flat_map(|view| {
+        let agent = view.agent.id.to_string();
+        let told = view.agent.heartbeat.into_iter().flat_map(|heartbeat| heartbeat.problems);
+        told.map(move |problem| ModuleProblem { agent: agent.clone(), problem })
     });
-    let types = summaries(&instances);
-    let items = instances.into_iter().map(ModuleInstance::from).collect();
-    Json(Modules { items, types, next_page_token: None })
+    let mut rolls = rolls(&api.context, kind);
+    rolls.retain(|roll| agent.as_ref().is_none_or(|agent| roll.agent == *agent));
+    Ok(Json(Modules { items, types, rolls, problems: problems.collect(), next_page_token }))
 }
 
 /// Show a module type
@@ -227,13 +302,15 @@ async fn show(
 ) -> Result<Json<ModuleTypeDetail>, Problem> {
     let mut instances = api.context.registry.instances(now_us());
     instances.retain(|i| i.kind.as_str() == canonical_type(&kind));
-    let summary = summaries(&instances).pop().ok_or_else(|| Problem::not_found("module type", &kind))?;
+    let summary =
+        summaries(&api, &instances).pop().ok_or_else(|| Problem::not_found("module type", &kind))?;
     let params_schema = module_type(&kind)
         .ok()
         .and_then(|kind| api.context.registry.params_schema(&kind))
         .unwrap_or_default();
     let instances = instances.into_iter().map(ModuleInstance::from).collect();
-    Ok(Json(ModuleTypeDetail { summary, instances, params_schema }))
+    let rolls = rolls(&api.context, Some(canonical_type(&kind)));
+    Ok(Json(ModuleTypeDetail { summary, instances, rolls, params_schema }))
 }
 
 /// Start a module type's instances
@@ -262,6 +339,24 @@ async fn disable(
 ) -> Result<Json<List<Told>>, Problem> {
     let kind = module_type(&kind)?;
     switch(&api, &by, AgentOp::Disable { kind: kind.clone() }, &kind, query.agent.as_deref()).await
+}
+
+/// Replace a module type's instances by the version that is there now
+///
+/// One instance of the new version is tried beside the others, then jobs are shared in waves, then the others are
+/// replaced one after the other; what does not do as well as before is rolled back. It is done with the answer only
+/// begun: see `rolls` of the type.
+#[utoipa::path(post, path = "/api/v1/modules/{type}/roll", tag = "modules", operation_id = "roll_module",
+    params(("type" = String, Path, description = "The type or an alias"), SwitchQuery),
+    responses((status = 200, description = "What each agent answered", body = List<Told>)))]
+async fn roll(
+    State(api): State<Api>,
+    by: Principal,
+    kind: Key,
+    Query(query): Query<SwitchQuery>,
+) -> Result<Json<List<Told>>, Problem> {
+    let kind = module_type(&kind)?;
+    switch(&api, &by, AgentOp::Roll { kind: kind.clone() }, &kind, query.agent.as_deref()).await
 }
 
 /// Run so many instances of a module type
@@ -308,7 +403,7 @@ async fn tune(
     switch(api, by, AgentOp::Tune { kind: kind.clone(), tuning }, &kind, only).await
 }
 
-fn module_type(text: &str) -> Result<ModuleType, Problem> {
+pub(crate) fn module_type(text: &str) -> Result<ModuleType, Problem> {
     ModuleType::new(canonical_type(text)).map_err(|error| Problem::field("type", error.to_string()))
 }
 
@@ -332,7 +427,8 @@ async fn switch(
     let control = AgentControl { v: 1, op };
     let answers = join_all(agents.iter().map(|agent| tell(&api.context, agent, &control))).await;
     // Where nobody has done it, what is wrong with what was asked comes first.
-    let wrong = answers.iter().find_map(|answer| answer.as_ref().err().filter(|fault| fault.code == 400));
+    let of_request = |fault: &&Fault| matches!(fault.code, 400 | 409 | 423);
+    let wrong = answers.iter().find_map(|answer| answer.as_ref().err().filter(of_request));
     if let Some(fault) = wrong.filter(|_| answers.iter().all(Result::is_err)) {
         return Err(fault.clone().into());
     }
@@ -346,6 +442,7 @@ async fn switch(
         .collect();
     let action = match &control.op {
         AgentOp::Enable { .. } => "module.enable",
+        AgentOp::Roll { .. } => "module.roll",
         AgentOp::Tune { tuning: Tuning { instances: Some(_), .. }, .. } => "module.scale",
         AgentOp::Tune { .. } => "module.set",
         _ => "module.disable",
@@ -392,7 +489,23 @@ async fn tell(context: &Context, agent: &AgentId, control: &AgentControl) -> Res
     }
 }
 
-fn summaries(instances: &[Instance]) -> Vec<ModuleTypeSummary> {
+/// What agents tell of replacements, of all types or of one.
+fn rolls(context: &Context, only: Option<&str>) -> Vec<ModuleRoll> {
+    let mut rolls = Vec::new();
+    for view in context.registry.agents(now_us()) {
+        let agent = view.agent.id.to_string();
+        let told = view.agent.heartbeat.map(|heartbeat| heartbeat.rolls).unwrap_or_default();
+        let told = told.into_iter().filter(|roll| only.is_none_or(|kind| roll.kind.as_str() == kind));
+        rolls.extend(told.map(|roll| {
+            let Roll { kind, state, wave, waves, share_pct, from, to, started, reason } = roll;
+            let (agent, kind) = (agent.clone(), kind.to_string());
+            ModuleRoll { agent, kind, state, wave, waves, share_pct, from, to, started, reason }
+        }));
+    }
+    rolls
+}
+
+fn summaries(api: &Api, instances: &[Instance]) -> Vec<ModuleTypeSummary> {
     let mut types: BTreeMap<&ModuleType, (ModuleTypeSummary, Vec<&AgentId>)> = BTreeMap::new();
     for instance in instances {
         let (summary, agents) = types.entry(&instance.kind).or_default();
@@ -417,6 +530,7 @@ fn summaries(instances: &[Instance]) -> Vec<ModuleTypeSummary> {
         .map(|(kind, (summary, agents))| ModuleTypeSummary {
             kind: kind.to_string(),
             agents: agents.len(),
+            open_tasks: api.context.jobs.open_tasks(kind),
             ..summary
         })
         .collect()

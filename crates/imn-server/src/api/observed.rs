@@ -28,6 +28,7 @@ use super::{
     targets::{find, find_id},
     text,
     tiers::Nothing,
+    why::{Unmeasured, unmeasured},
 };
 use crate::clock::now_us;
 
@@ -107,6 +108,8 @@ pub(crate) struct TargetStatus {
     pub(crate) agents_fresh: usize,
     /// The latest rounds, by agent and type.
     pub(crate) agents: Vec<PairStatus>,
+    /// What keeps it from being measured as its tier demands; empty when nothing does.
+    pub(crate) unmet: Vec<Unmeasured>,
 }
 
 /// Rounds aggregated over steps of time.
@@ -226,7 +229,10 @@ async fn status(
     Query(Nothing {}): Query<Nothing>,
 ) -> Result<Json<TargetStatus>, Problem> {
     let target = find(&api, &id).await?;
-    let board = api.context.board.status(&target.id, now_us());
+    let now = now_us();
+    let board = api.context.board.status(&target.id, now);
+    let rounds = board.as_ref().map(|board| board.pairs.as_slice()).unwrap_or_default();
+    let unmet = unmeasured(&api, &target, rounds, now);
     let mut status = TargetStatus {
         target: target.id.to_string(),
         address: target.address,
@@ -238,6 +244,7 @@ async fn status(
         agents_assigned: 0,
         agents_fresh: 0,
         agents: Vec::new(),
+        unmet,
     };
     // The board is ahead of the catalog, except about what it does not measure.
     if let Some(board) = board {

@@ -70,3 +70,36 @@ pub(crate) fn after<K: DeserializeOwned>(question: &str, text: Option<&str>) -> 
     }
     Ok(Some(token.k))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn many_texts_are_no_tokens_and_a_token_is_of_its_question_alone() {
+        let pieces = [
+            "e",
+            "eyJxIjo",
+            "xLCJrIjpb",
+            "XX0",
+            "MTIzNDU2Nzg5MCw",
+            "=",
+            "-",
+            "_",
+            ".",
+            "A",
+            "\u{e4}",
+            "bnVsbH0",
+            "fQ",
+        ];
+        for text in imn_testkit::hostile::texts(&pieces) {
+            // Nobody guesses the hash of the question.
+            assert!(after::<(Vec<Value>, String)>("targets", Some(&text)).is_err(), "{text}");
+            let token = token("targets", &text).unwrap();
+            assert_eq!(after::<String>("targets", Some(&token)).unwrap().as_deref(), Some(text.as_str()));
+            assert!(after::<String>("tiers", Some(&token)).is_err());
+        }
+    }
+}

@@ -10,6 +10,8 @@ use imn_store::{CatalogError, ResultsError};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::jobs::NO_SPACE;
+
 /// The media type of a problem.
 pub(crate) const MEDIA_TYPE: &str = "application/problem+json";
 
@@ -107,6 +109,13 @@ impl Problem {
     #[must_use]
     pub(crate) fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
+        self
+    }
+
+    /// Names the field that is at fault.
+    #[must_use]
+    pub(crate) fn with(mut self, error: FieldError) -> Self {
+        self.errors.push(error);
         self
     }
 
@@ -212,11 +221,19 @@ impl From<Fault> for Problem {
             409 => (StatusCode::CONFLICT, "conflict"),
             423 | 425 => (StatusCode::CONFLICT, "not-now"),
             429 => (StatusCode::TOO_MANY_REQUESTS, "saturated"),
+            503 if fault.name == NO_SPACE => (StatusCode::INSUFFICIENT_STORAGE, "no-space"),
             503 => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
             504 => (StatusCode::GATEWAY_TIMEOUT, "timeout"),
             _ => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
         };
-        let mut problem = Self::new(status, kind, fault.message.clone());
+        let detail = match &fault.field {
+            // Which field it is, where the words do not say so themselves.
+            Some(field) if kind == "invalid" && !fault.message.contains(field.as_str()) => {
+                format!("{field}: {}", fault.message)
+            }
+            _ => fault.message.clone(),
+        };
+        let mut problem = Self::new(status, kind, detail);
         if let Some(field) = fault.field {
             problem.errors.push(FieldError::new(field, fault.message));
         }

@@ -11,7 +11,7 @@ use imn_contract::{
     AgentId, ErrorCode, Fault, ModuleType,
     latest::{JobResult, Outcome, ResultStatus, Selector, Submit},
 };
-use imn_domain::Scrape;
+use imn_domain::{Scrape, ScrapeRequest};
 use imn_runtime::clock;
 use imn_sink::format::{Row, probe_page};
 use serde::Deserialize;
@@ -39,6 +39,11 @@ pub(crate) struct Question {
     target: Option<String>,
     /// A definition of `imn.toml` or one of the usual ones; `http_2xx` by default.
     module: Option<String>,
+    /// The name by which the target is asked for: of `http` the header `Host` and the name of the certificate, of
+    /// `tcp` with TLS the latter.
+    hostname: Option<String>,
+    /// `true`: show what was done and the definition beside the figures.
+    debug: Option<String>,
     /// The agent that measures; by default the one of this host, else any.
     agent: Option<String>,
 }
@@ -63,32 +68,42 @@ async fn probe(
         .and_then(|value| value.to_str().ok()?.trim().parse().ok())
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     let definitions = &api.context.config.scrape;
-    let scrape = definitions.scrape(question.module.as_deref(), question.target.as_deref(), patience)?;
+    let scrape = definitions.scrape(&ScrapeRequest {
+        module: question.module.as_deref(),
+        target: question.target.as_deref(),
+        hostname: question.hostname.as_deref(),
+        patience,
+    })?;
     let Ok(_room) = api.scrapes.try_acquire() else {
         let text = format!("more than {AT_ONCE} measurements at once; try again later");
         return Err(Fault::new(ErrorCode::Saturated, text).into());
     };
-    let kind = scrape.kind.clone();
-    let result = measure(&api, scrape, question.agent).await?;
-    let page = probe_page(&row(&kind, result)?);
+    let result = measure(&api, &scrape, question.agent).await?;
+    let debug = question.debug.as_deref() == Some("true");
+    let told = debug.then(|| result.outcome.clone());
+    let row = row(&scrape.kind, result)?;
+    let mut page = probe_page(&row);
+    if let Some(outcome) = told {
+        page = scrape.debug_page(&outcome, row.elapsed.unwrap_or_default(), &page);
+    }
     Ok(([(header::CONTENT_TYPE, TEXT)], page).into_response())
 }
 
-async fn measure(api: &Api, scrape: Scrape, agent: Option<String>) -> Result<JobResult, Problem> {
-    let Scrape { kind, target, params, limit } = scrape;
+async fn measure(api: &Api, scrape: &Scrape, agent: Option<String>) -> Result<JobResult, Problem> {
+    let limit = scrape.limit;
     let submit = Submit {
         v: 1,
         job_id: None,
-        kind: kind.to_string(),
-        target,
-        params,
+        kind: scrape.kind.to_string(),
+        target: scrape.target.clone(),
+        params: scrape.params.clone(),
         from: Some(selector(api, agent)),
         deadline_ms: (limit + WAY).as_millis() as u64,
         wait_for_module: false,
         max_attempts: 1,
     };
     let watcher = api.context.live.watch();
-    let reply = api.context.jobs.submit(submit).await?;
+    let reply = api.context.jobs.submit(submit, None).await?;
     let id = reply.job_id.ok_or_else(|| Problem::internal("the job was accepted without an id"))?;
     let job = jobs::ended(api, &id, limit + WAY, watcher).await?;
     let late = || Fault::new(ErrorCode::Deadline, "the job has not ended in time");

@@ -214,7 +214,8 @@ impl TargetSpec {
         Ok(domain::Target {
             kind,
             address,
-            display_name: self.display_name,
+            // No name and an empty one are the same, as they are in CSV.
+            display_name: self.display_name.filter(|name| !name.is_empty()),
             tier: self.tier.unwrap_or_else(|| DEFAULT_TIER.to_owned()),
             tags: self.tags,
             params: self.params,

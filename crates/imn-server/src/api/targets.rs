@@ -7,7 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use imn_contract::TargetId;
-use imn_domain::{self as domain, FieldValue, Filter, FilterError, Sort, classify};
+use imn_domain::{self as domain, Filter, classify};
 use imn_store::{CatalogError, GapQuery, Order, RoundQuery};
 use serde::Deserialize;
 use serde_json::Value;
@@ -19,9 +19,10 @@ use super::{
     auth::Principal,
     decode::{Body, Key, Query},
     etag,
+    listing::{ListQuery, Listing, located},
     measurable::Types,
     page::{self, List},
-    problem::{FieldError, Problem},
+    problem::Problem,
     target::{Target, TargetSpec},
     tiers::Nothing,
 };
@@ -57,17 +58,11 @@ async fn list(
     State(api): State<Api>,
     Query(query): Query<TargetsQuery>,
 ) -> Result<Json<List<Target>>, Problem> {
-    let limit = page::limit(query.limit.as_deref())?;
-    let filter = filter(query.filter.as_deref())?;
-    let order_by = query.order_by.as_deref().unwrap_or_default();
-    let sort = Sort::parse::<domain::Target>(order_by).map_err(|error| located("order_by", error))?;
-    let question = format!("targets\0{}\0{order_by}", query.filter.as_deref().unwrap_or_default());
-    let token = query.page_token.as_deref();
-    let page = if sort.is_empty() {
-        by_id(&api, &filter, &question, page::after(&question, token)?, limit).await?
-    } else {
-        sorted(&api, &filter, &sort, &question, page::after(&question, token)?, limit).await?
-    };
+    let TargetsQuery { filter, order_by, limit, page_token } = query;
+    let query = ListQuery { filter, order_by, limit, page_token };
+    let listing = Listing::read::<domain::Target>("targets", query)?;
+    let page =
+        if listing.sort.is_empty() { by_id(&api, &listing).await? } else { sorted(&api, &listing).await? };
     Ok(Json(page.map(Target::from)))
 }
 
@@ -217,23 +212,11 @@ pub(crate) fn refused(error: CatalogError) -> Problem {
     }
 }
 
-fn located(field: &str, error: FilterError) -> Problem {
-    let FilterError { position, message } = error;
-    Problem::fields(vec![FieldError {
-        position: Some(position),
-        ..FieldError::new(field, format!("at position {position}: {message}"))
-    }])
-}
-
-async fn by_id(
-    api: &Api,
-    filter: &Filter,
-    question: &str,
-    mut after: Option<String>,
-    limit: usize,
-) -> Result<List<domain::Target>, Problem> {
+async fn by_id(api: &Api, listing: &Listing) -> Result<List<domain::Target>, Problem> {
+    let Listing { filter, limit, question, .. } = listing;
+    let mut after = listing.after_id()?;
     let mut items = Vec::new();
-    let chunk = if filter.is_empty() { limit } else { CHUNK };
+    let chunk = if filter.is_empty() { *limit } else { CHUNK };
     loop {
         let page = api.context.catalog.targets(after.as_deref(), chunk).await?;
         let last_chunk = page.next.is_none();
@@ -241,7 +224,7 @@ async fn by_id(
         let mut rest = page.items.into_iter().filter(|target| filter.matches(target));
         items.extend(rest.by_ref().take(limit - items.len()));
         let more = rest.next().is_some() || !last_chunk;
-        if items.len() == limit || last_chunk {
+        if items.len() == *limit || last_chunk {
             let last = items.last().filter(|_| more).map(|target| target.id.to_string());
             let next_page_token = last.and_then(|id| page::token(question, id));
             return Ok(List { items, next_page_token });
@@ -249,29 +232,15 @@ async fn by_id(
     }
 }
 
-/// The sort key of a page's last target, as a token carries it, and its id: the next page begins after it though it
-/// be changed or deleted meanwhile.
-type Place = (Vec<Value>, String);
-
-async fn sorted(
-    api: &Api,
-    filter: &Filter,
-    sort: &Sort,
-    question: &str,
-    after: Option<Place>,
-    limit: usize,
-) -> Result<List<domain::Target>, Problem> {
-    let after = after.map(|(key, id)| (key.iter().map(field_value).collect::<Vec<_>>(), id));
+async fn sorted(api: &Api, listing: &Listing) -> Result<List<domain::Target>, Problem> {
+    let after = listing.after_place()?;
     let mut found = Vec::new();
     let mut from = None;
     loop {
         let page = api.context.catalog.targets(from.as_deref(), CHUNK).await?;
-        for target in page.items.into_iter().filter(|target| filter.matches(target)) {
-            let key = sort.key(&target);
-            let is_after = after.as_ref().is_none_or(|(last, id)| {
-                sort.compare(&key, last).then_with(|| target.id.as_str().cmp(id)).is_gt()
-            });
-            if is_after {
+        for target in page.items.into_iter().filter(|target| listing.filter.matches(target)) {
+            let key = listing.sort.key(&target);
+            if after.includes(&key, target.id.as_str()) {
                 found.push((key, target));
             }
         }
@@ -280,28 +249,5 @@ async fn sorted(
             break;
         }
     }
-    found.sort_by(|(a, x), (b, y)| sort.compare(a, b).then_with(|| x.id.cmp(&y.id)));
-    let more = found.len() > limit;
-    found.truncate(limit);
-    let next_page_token = found.last().filter(|_| more).and_then(|(key, target)| {
-        let key: Vec<Value> =
-            key.iter().map(|value| value.as_ref().map_or(Value::Null, json_value)).collect();
-        page::token::<Place>(question, (key, target.id.to_string()))
-    });
-    Ok(List { items: found.into_iter().map(|(_, target)| target).collect(), next_page_token })
-}
-
-fn field_value(value: &Value) -> Option<FieldValue> {
-    match value {
-        Value::String(text) => Some(FieldValue::Text(text.clone())),
-        Value::Number(number) => number.as_f64().map(FieldValue::Number),
-        _ => None,
-    }
-}
-
-fn json_value(value: &FieldValue) -> Value {
-    match value {
-        FieldValue::Text(text) => Value::String(text.clone()),
-        FieldValue::Number(number) => Value::from(*number),
-    }
+    Ok(listing.cut(found, |target| target.id.as_str()))
 }

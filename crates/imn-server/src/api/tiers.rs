@@ -7,7 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use imn_contract::{ModuleType, canonical_type};
-use imn_domain as domain;
+use imn_domain::{self as domain, FieldValue, Fields, LiteralError};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -18,9 +18,10 @@ use super::{
     auth::Principal,
     decode::{Body, Key, Query},
     etag,
+    listing::{ListQuery, Listing, Literal, duration_value, names, time_value},
     measurable::{Types, check_members},
     page::List,
-    policy::{AgentSelection, ExpectedOutcome},
+    policy::{AgentSelection, ExpectedOutcome, Strategy},
     problem::{FieldError, Problem},
     target::MAX_TEXT,
     text,
@@ -30,7 +31,11 @@ use crate::clock::now_us;
 /// Least and greatest interval, in milliseconds.
 const INTERVAL_MS: std::ops::RangeInclusive<u64> = 10..=7 * 86_400_000;
 /// Least and greatest timeout, in milliseconds.
-const TIMEOUT_MS: std::ops::RangeInclusive<u64> = 1..=3_600_000;
+const TIMEOUT_MS: std::ops::RangeInclusive<u64> = 1..=60_000;
+/// A timeout is at most so many intervals: each is a round that still waits, and all of them are kept.
+const TIMEOUT_INTERVALS: u64 = 100;
+/// Timeout where none is said, in milliseconds.
+const USUAL_TIMEOUT_MS: u64 = 2_000;
 const MAX_COUNT: u32 = 1_000;
 const MAX_RETRIES: u32 = 10;
 
@@ -64,7 +69,8 @@ pub(crate) struct TierSpec {
     /// Time between rounds, `10ms` to `7d`.
     #[schema(examples("30s"))]
     pub(crate) probe_interval: String,
-    /// How long each packet's answer is waited for, `1ms` to `1h`; may exceed the interval. `2s` by default.
+    /// How long each packet's answer is waited for: `1ms` to `60s`, and at most 100 intervals, so that it may exceed the
+    /// interval. `2s` by default, or 100 intervals where that is less.
     #[serde(default)]
     #[schema(examples("2s"))]
     pub(crate) probe_timeout: Option<String>,
@@ -157,15 +163,16 @@ pub(crate) fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(show, replace, remove))
 }
 
-/// List the tiers by name
-#[utoipa::path(get, path = "/api/v1/tiers", tag = "tiers", operation_id = "list_tiers",
-    responses((status = 200, description = "All tiers", body = List<Tier>)))]
-async fn list(
-    State(api): State<Api>,
-    Query(Nothing {}): Query<Nothing>,
-) -> Result<Json<List<Tier>>, Problem> {
+/// List tiers
+///
+/// Filtered and ordered by `name`, `display_name`, `probe_interval`, `probe_timeout`, `probe_retries`, `count`,
+/// `agent_selection.strategy`, `probes` (their types), `created` and `updated`.
+#[utoipa::path(get, path = "/api/v1/tiers", tag = "tiers", operation_id = "list_tiers", params(ListQuery),
+    responses((status = 200, description = "A page of tiers", body = List<Tier>)))]
+async fn list(State(api): State<Api>, Query(query): Query<ListQuery>) -> Result<Json<List<Tier>>, Problem> {
+    let listing = Listing::read::<Tier>("tiers", query)?;
     let tiers = api.context.catalog.tiers().await?;
-    Ok(Json(List::whole(tiers.into_iter().map(Tier::from).collect())))
+    Ok(Json(listing.page(tiers.into_iter().map(Tier::from), |tier| &tier.name)?))
 }
 
 /// Add a tier
@@ -283,8 +290,23 @@ impl TierSpec {
         }
         let probes = probes(self.probes, &mut errors);
         let interval = ranged("probe_interval", &self.probe_interval, &INTERVAL_MS, &mut errors);
-        let timeout = self.probe_timeout.as_deref().unwrap_or("2s");
-        let timeout = ranged("probe_timeout", timeout, &TIMEOUT_MS, &mut errors);
+        let interval_is_known = errors.iter().all(|error| error.field != "probe_interval");
+        let longest = interval.saturating_mul(TIMEOUT_INTERVALS);
+        let timeout = match self.probe_timeout.as_deref() {
+            None => USUAL_TIMEOUT_MS.min(longest),
+            Some(given) => {
+                let timeout = ranged("probe_timeout", given, &TIMEOUT_MS, &mut errors);
+                if interval_is_known && timeout > longest {
+                    let message = format!(
+                        "{given:?} is more than {TIMEOUT_INTERVALS} intervals: use at most {}, or a longer \
+                         probe_interval",
+                        text::duration(longest)
+                    );
+                    errors.push(FieldError::new("probe_timeout", message));
+                }
+                timeout
+            }
+        };
         let count = self.count.unwrap_or(1);
         if !(1..=MAX_COUNT).contains(&count) {
             errors.push(FieldError::new("count", format!("must be from 1 to {MAX_COUNT}")));
@@ -357,6 +379,47 @@ fn ranged(
     };
     errors.push(FieldError::new(field, message));
     *range.start()
+}
+
+impl Fields for Tier {
+    fn literal(path: &[String], text: &str) -> Result<FieldValue, LiteralError> {
+        let literal = match names(path).as_slice() {
+            ["name" | "display_name" | "probes"] => Literal::Text,
+            ["agent_selection", "strategy"] => Literal::OneOf(&["all", "distributed"]),
+            ["count" | "probe_retries"] | ["agent_selection", "count"] => Literal::Number,
+            ["probe_interval" | "probe_timeout"] => Literal::Duration,
+            ["created" | "updated"] => Literal::Time,
+            _ => return Err(LiteralError::UnknownField),
+        };
+        literal.read(text)
+    }
+
+    fn value(&self, path: &[String]) -> Option<FieldValue> {
+        let text = match names(path).as_slice() {
+            ["name"] => self.name.clone(),
+            ["display_name"] => self.display_name.clone()?,
+            ["probes"] => self.probes.iter().map(|probe| probe.kind.as_str()).collect::<Vec<_>>().join(" "),
+            ["agent_selection", "strategy"] => match self.agent_selection.strategy {
+                Strategy::All => "all".to_owned(),
+                Strategy::Distributed => "distributed".to_owned(),
+            },
+            ["agent_selection", "count"] => {
+                return self.agent_selection.count.map(|count| FieldValue::Number(count.into()));
+            }
+            ["count"] => return Some(FieldValue::Number(self.count.into())),
+            ["probe_retries"] => return Some(FieldValue::Number(self.probe_retries.into())),
+            ["probe_interval"] => return duration_value(&self.probe_interval),
+            ["probe_timeout"] => return duration_value(&self.probe_timeout),
+            ["created"] => return time_value(&self.created),
+            ["updated"] => return time_value(&self.updated),
+            _ => return None,
+        };
+        Some(FieldValue::Text(text))
+    }
+
+    fn is_sortable(path: &[String]) -> bool {
+        Self::literal(path, "*") != Err(LiteralError::UnknownField)
+    }
 }
 
 impl From<domain::Tier> for Tier {

@@ -6,7 +6,9 @@ use std::{
 };
 
 use imn_contract::{AgentId, ModuleType, TargetId, latest::Assignment};
-use imn_domain::{MonitoringState, Room, Selector, Target, TargetKind, Tier, Unmet, Vantage};
+use imn_domain::{
+    MonitoringState, Reason, Room, Selector, Target, TargetKind, Tier, Unmet, Vantage, explain,
+};
 use imn_store::AssignmentRow;
 use serde_json::{Map, Value};
 
@@ -48,6 +50,16 @@ struct Owner {
     agent: u32,
     kind: u32,
     since_us: i64,
+}
+
+/// How every agent stands to one target, for one type.
+#[derive(Debug)]
+pub(crate) struct Standing {
+    pub(crate) kind: ModuleType,
+    /// Each agent, chosen or not, and why.
+    pub(crate) reasons: Vec<Reason>,
+    /// The demands that are not met.
+    pub(crate) unmet: Vec<Unmet>,
 }
 
 /// What a change of the plan means for others.
@@ -249,6 +261,28 @@ impl Plan {
             targets,
         };
         counts.into_iter().map(shortfall).collect()
+    }
+
+    /// How every agent stands to a target, by type.
+    pub(super) fn explain(&self, target: &TargetId) -> Option<Vec<Standing>> {
+        let (measured, mut room) = (self.targets.get(target)?, self.room.clone()?);
+        // As when it was decided upon: what it has itself takes nobody's place.
+        for owner in &measured.owners {
+            let id = &self.agents[owner.agent as usize];
+            if let Ok(at) = self.vantages.binary_search_by(|v| v.id.cmp(id)) {
+                room.give(at);
+            }
+        }
+        let tier = &measured.tier;
+        let probes = tier.probes.iter().filter(|probe| probe.may_measure(measured.kind));
+        let standing = |kind: &ModuleType| {
+            let selection = &tier.agent_selection;
+            let choice = Selector::new(selection, kind, &self.vantages).choose(target, &room);
+            let reasons = explain(selection, kind, target, &self.vantages, &room);
+            choice.chosen.iter().for_each(|at| room.take(*at));
+            Standing { kind: kind.clone(), reasons, unmet: choice.unmet }
+        };
+        Some(probes.map(|probe| &probe.kind).map(standing).collect())
     }
 
     fn choose(&mut self, tier: &Tier, kind: &ModuleType, target: &TargetId) -> imn_domain::Choice {

@@ -15,11 +15,7 @@ use imn_domain::{Liveness, MonitoringState, Vantage};
 use imn_runtime::{nats::Client, task::Stop};
 use imn_store::{AssignmentRow, Catalog};
 
-use super::{
-    Asked, Assigner,
-    plan::{Delta, Plan},
-    shards::Published,
-};
+use super::{Asked, Assigner, plan::Delta, shards::Published};
 use crate::{
     clock::now_us,
     config::Config,
@@ -56,7 +52,6 @@ pub(crate) struct Parts {
 pub(crate) struct Publisher {
     parts: Parts,
     assigner: Assigner,
-    plan: Plan,
     published: BTreeMap<AgentId, Published>,
     /// Rows decided upon that the catalog does not have yet, in order: to be added, to be removed.
     unwritten: Vec<(Vec<AssignmentRow>, Vec<AssignmentRow>)>,
@@ -64,33 +59,36 @@ pub(crate) struct Publisher {
 
 impl Publisher {
     pub(crate) fn new(parts: Parts, assigner: Assigner) -> Self {
-        Self { parts, assigner, plan: Plan::default(), published: BTreeMap::new(), unwritten: Vec::new() }
+        Self { parts, assigner, published: BTreeMap::new(), unwritten: Vec::new() }
     }
 
     /// Reads everything from the catalog, and fills the board. The greatest interval in use, in microseconds.
     pub(crate) async fn load(&mut self) -> Result<i64, Error> {
         let catalog = self.parts.catalog.clone();
-        self.plan.set_tiers(catalog.tiers().await?);
+        let tiers = catalog.tiers().await?;
+        self.assigner.plan().set_tiers(tiers);
         let mut after = None;
         loop {
             let page = catalog.targets(after.as_deref(), PAGE).await?;
             for target in page.items {
-                self.plan.put(target);
+                self.assigner.plan().put(target);
             }
             after = page.next;
             if after.is_none() {
                 break;
             }
         }
-        let stale = self.plan.load(catalog.assignments().await?);
+        let rows = catalog.assignments().await?;
+        let stale = self.assigner.plan().load(rows);
         if !stale.is_empty() {
             self.unwritten.push((Vec::new(), stale));
         }
         for (agent, generation) in catalog.generations().await? {
             self.published.insert(agent, Published::unknown(generation));
         }
-        self.parts.board.apply(self.plan.policies());
-        Ok(self.plan.longest_interval_us())
+        let plan = self.assigner.plan();
+        self.parts.board.apply(plan.policies());
+        Ok(plan.longest_interval_us())
     }
 
     /// Keeps assignments as they should be until `stop`.
@@ -147,13 +145,14 @@ impl Publisher {
         } else {
             self.read_some(&asked.targets, &mut delta, &mut rewrite).await?;
         }
-        let again: Vec<TargetId> =
-            if asked.all || agents_differ { self.plan.ids() } else { rewrite.iter().cloned().collect() };
+        let again: Vec<TargetId> = if asked.all || agents_differ {
+            self.assigner.plan().ids()
+        } else {
+            rewrite.iter().cloned().collect()
+        };
         let now = now_us();
         for slice in again.chunks(SLICE) {
-            for target in slice {
-                self.plan.decide(target, rewrite.contains(target), now, &mut delta);
-            }
+            self.decide(slice, &rewrite, now, &mut delta);
             tokio::task::yield_now().await;
         }
         if asked.verify {
@@ -168,12 +167,23 @@ impl Publisher {
             self.unwritten.push((delta.add, delta.remove));
         }
         self.write().await?;
-        self.parts.metrics.assignments.set(self.plan.len() as i64);
+        let (count, shortfalls) = {
+            let plan = self.assigner.plan();
+            (plan.len(), plan.shortfalls())
+        };
+        self.parts.metrics.assignments.set(count as i64);
         // Before the first agent, nothing can be met, which is no news.
         if !self.parts.registry.agents(now).is_empty() {
-            self.assigner.report(self.plan.shortfalls());
+            self.assigner.report(shortfalls);
         }
         Ok(())
+    }
+
+    fn decide(&self, targets: &[TargetId], rewrite: &HashSet<TargetId>, now_us: i64, delta: &mut Delta) {
+        let mut plan = self.assigner.plan();
+        for target in targets {
+            plan.decide(target, rewrite.contains(target), now_us, delta);
+        }
     }
 
     /// Writes rows and generations, then what agents read.
@@ -184,13 +194,13 @@ impl Publisher {
             tracing::info!(added = add.len(), removed = remove.len(), "assignments changed");
             self.unwritten.remove(0);
         }
-        let counts = self.plan.counts();
+        let counts = self.assigner.plan().counts();
         for (agent, published) in self.published.iter_mut().filter(|(_, p)| !p.is_settled()) {
             if published.is_doubted() {
                 published.compare(client, agent).await?;
             }
             let count = counts.get(agent).copied().unwrap_or(0);
-            let packed = published.pack(agent, &self.plan, count);
+            let packed = published.pack(agent, &self.assigner.plan(), count);
             let Some(writing) = packed.map_err(|error| Error::Config { message: error.to_string() })? else {
                 published.settle();
                 continue;
@@ -209,8 +219,9 @@ impl Publisher {
 
     async fn read_all(&mut self, delta: &mut Delta, rewrite: &mut HashSet<TargetId>) -> Result<(), Error> {
         let catalog = self.parts.catalog.clone();
-        self.plan.set_tiers(catalog.tiers().await?);
-        let mut gone: HashSet<TargetId> = self.plan.ids().into_iter().collect();
+        let tiers = catalog.tiers().await?;
+        self.assigner.plan().set_tiers(tiers);
+        let mut gone: HashSet<TargetId> = self.assigner.plan().ids().into_iter().collect();
         let mut after = None;
         loop {
             let page = catalog.targets(after.as_deref(), PAGE).await?;
@@ -219,7 +230,7 @@ impl Publisher {
                     gone.remove(&target.id);
                 }
                 let id = target.id.clone();
-                if self.plan.put(target) {
+                if self.assigner.plan().put(target) {
                     rewrite.insert(id);
                 }
             }
@@ -229,7 +240,7 @@ impl Publisher {
             }
         }
         for target in &gone {
-            self.plan.remove(target, delta);
+            self.assigner.plan().remove(target, delta);
         }
         Ok(())
     }
@@ -244,14 +255,16 @@ impl Publisher {
             match self.parts.catalog.target(id.as_str()).await? {
                 Some(target) if target.monitoring_state != MonitoringState::Inactive => {
                     // Its tier may be newer than the tiers known.
-                    if !self.plan.knows_tier(&target.tier) {
-                        self.plan.set_tiers(self.parts.catalog.tiers().await?);
+                    let known = self.assigner.plan().knows_tier(&target.tier);
+                    if !known {
+                        let tiers = self.parts.catalog.tiers().await?;
+                        self.assigner.plan().set_tiers(tiers);
                     }
-                    if self.plan.put(target) {
+                    if self.assigner.plan().put(target) {
                         rewrite.insert(id.clone());
                     }
                 }
-                _ => self.plan.remove(id, delta),
+                _ => self.assigner.plan().remove(id, delta),
             }
         }
         Ok(())
@@ -265,9 +278,10 @@ impl Publisher {
         }
         // An agent that was deleted reads nothing any more.
         let known: BTreeSet<&AgentId> = vantages.iter().map(|v| &v.id).collect();
-        let counts = self.plan.counts();
+        let mut plan = self.assigner.plan();
+        let counts = plan.counts();
         self.published.retain(|agent, _| known.contains(agent) || counts.contains_key(agent));
-        self.plan.set_vantages(vantages)
+        plan.set_vantages(vantages)
     }
 }
 

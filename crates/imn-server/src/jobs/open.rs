@@ -1,12 +1,16 @@
 //! The tasks that are not terminal, in memory: what a report is checked against without asking the catalog.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use imn_contract::{AgentId, JobId, ModuleType};
+use imn_runtime::telemetry::TraceParent;
 use imn_store::Job;
+
+/// Tasks remembered after their end, so that a late report of one does not ask the catalog.
+const CLOSED_REMEMBERED: usize = 16_384;
 
 /// What all tasks of a job share.
 #[derive(Debug)]
@@ -15,6 +19,8 @@ pub(super) struct JobFacts {
     pub(super) target: String,
     pub(super) created_us: i64,
     pub(super) max_attempts: u32,
+    /// Where whoever submitted it stood in a trace.
+    pub(super) trace: Option<TraceParent>,
 }
 
 /// One task that is not terminal.
@@ -35,6 +41,9 @@ struct State {
     tasks: HashMap<(JobId, AgentId), OpenTask>,
     /// Open tasks of each (agent, type).
     depth: HashMap<(AgentId, ModuleType), u32>,
+    closed: HashSet<(JobId, AgentId)>,
+    /// The same in order of their ends.
+    closed_order: VecDeque<(JobId, AgentId)>,
 }
 
 impl Open {
@@ -45,6 +54,7 @@ impl Open {
             target: job.target.clone(),
             created_us: job.created_us,
             max_attempts: job.max_attempts,
+            trace: job.traceparent.as_deref().and_then(TraceParent::parse),
         });
         let mut state = self.state();
         for task in job.tasks.iter().filter(|task| !task.state.is_terminal()) {
@@ -71,7 +81,9 @@ impl Open {
     /// Takes a task out: it is terminal.
     pub(super) fn close(&self, job: &JobId, agent: &AgentId) {
         let mut state = self.state();
-        let Some(task) = state.tasks.remove(&(job.clone(), agent.clone())) else { return };
+        let ended = (job.clone(), agent.clone());
+        let Some(task) = state.tasks.remove(&ended) else { return };
+        state.remember_closed(ended);
         let key = (agent.clone(), task.job.kind.clone());
         if let Some(depth) = state.depth.get_mut(&key) {
             *depth -= 1;
@@ -81,9 +93,31 @@ impl Open {
         }
     }
 
+    /// Whether a task is known to have ended.
+    pub(super) fn is_closed(&self, job: &JobId, agent: &AgentId) -> bool {
+        self.state().closed.contains(&(job.clone(), agent.clone()))
+    }
+
+    /// Keeps of these tasks those that are open.
+    pub(super) fn retain(&self, tasks: &mut Vec<(JobId, AgentId)>) {
+        let state = self.state();
+        tasks.retain(|task| state.tasks.contains_key(task));
+    }
+
+    /// Open tasks of a type, at all agents.
+    pub(super) fn of_type(&self, kind: &ModuleType) -> u32 {
+        self.state().depth.iter().filter(|((_, of), _)| of == kind).map(|(_, depth)| depth).sum()
+    }
+
     /// Open tasks of an agent and type.
     pub(super) fn depth(&self, agent: &AgentId, kind: &ModuleType) -> u32 {
         self.state().depth.get(&(agent.clone(), kind.clone())).copied().unwrap_or(0)
+    }
+
+    /// Open tasks of each agent and type that has any.
+    pub(super) fn depths(&self) -> Vec<(AgentId, ModuleType, u32)> {
+        let state = self.state();
+        state.depth.iter().map(|((agent, kind), depth)| (agent.clone(), kind.clone(), *depth)).collect()
     }
 
     /// Open tasks in all.
@@ -93,5 +127,71 @@ impl Open {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn remember_closed(&mut self, task: (JobId, AgentId)) {
+        if self.closed.insert(task.clone()) {
+            self.closed_order.push_back(task);
+        }
+        if self.closed_order.len() > CLOSED_REMEMBERED
+            && let Some(oldest) = self.closed_order.pop_front()
+        {
+            self.closed.remove(&oldest);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use imn_contract::latest::JobState;
+    use imn_store::TaskRow;
+
+    use super::*;
+
+    #[test]
+    fn what_has_ended_is_remembered_and_the_memory_is_bounded() {
+        let (open, agent) = (Open::default(), AgentId::new("a").unwrap());
+        let kind = ModuleType::new("echo").unwrap();
+        for number in 0..CLOSED_REMEMBERED + 10 {
+            let id = JobId::new(format!("j{number}")).unwrap();
+            open.add(&job(&id, &agent, &kind));
+            assert_eq!((open.len(), open.of_type(&kind), open.depth(&agent, &kind)), (1, 1, 1));
+            assert!(!open.is_closed(&id, &agent));
+            open.close(&id, &agent);
+            assert!(open.is_closed(&id, &agent));
+        }
+        assert!(!open.is_closed(&JobId::new("j0").unwrap(), &agent));
+        let state = open.state();
+        assert_eq!((state.closed.len(), state.closed_order.len()), (CLOSED_REMEMBERED, CLOSED_REMEMBERED));
+        assert!(state.tasks.is_empty() && state.depth.is_empty());
+    }
+
+    fn job(id: &JobId, agent: &AgentId, kind: &ModuleType) -> Job {
+        let task = TaskRow {
+            job: id.clone(),
+            agent: agent.clone(),
+            state: JobState::Queued,
+            attempts: 0,
+            instance: None,
+            token: String::new(),
+            queued: false,
+            result: None,
+            published: false,
+            updated_us: 0,
+        };
+        Job {
+            id: id.clone(),
+            kind: kind.clone(),
+            target: "t".to_owned(),
+            params: serde_json::Map::new(),
+            body_hash: String::new(),
+            created_us: 0,
+            deadline_us: 0,
+            max_attempts: 1,
+            traceparent: None,
+            tasks: vec![task],
+        }
     }
 }

@@ -1,16 +1,20 @@
 //! What follows from committed jobs: queue entries, published results. Whatever does not get through at once is
 //! found in the catalog later, so nothing depends on this memory.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use async_nats::HeaderMap;
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use imn_contract::{
-    AgentId, ErrorCode, Fault, JobId, ModuleType, header,
+    AgentId, ErrorCode, Fault, InstanceId, JobId, ModuleType, header,
     latest::{JobResult, ResultStatus, Task},
     subject,
 };
-use imn_runtime::{nats::Client, task::Stop};
+use imn_runtime::{
+    nats::Client,
+    task::Stop,
+    telemetry::{Messaging, Side, Step, TraceParent},
+};
 use imn_store::{Job, TaskRow};
 use tokio::{
     sync::mpsc,
@@ -37,15 +41,38 @@ const PAGE: usize = 1000;
 
 #[derive(Debug)]
 enum Work {
-    Queue { task: Box<Task>, deadline_us: i64 },
-    Publish(Box<JobResult>),
+    Queue { task: Box<Task>, deadline_us: i64, trace: Option<TraceParent> },
+    Publish { result: Box<JobResult>, trace: Option<TraceParent> },
     Withdraw { kind: ModuleType, agent: AgentId, job: JobId },
 }
 
 enum Done {
     Queued(JobId, AgentId),
     Published(JobId, AgentId),
+    /// What could not be noted.
+    Unmarked(Marks),
     Nothing,
+}
+
+/// What is to be noted in the catalog.
+#[derive(Debug, Default)]
+struct Marks {
+    queued: Vec<(JobId, AgentId)>,
+    published: Vec<(JobId, AgentId)>,
+}
+
+impl Marks {
+    fn take_in(&mut self, done: Done) {
+        match done {
+            Done::Queued(job, agent) => self.queued.push((job, agent)),
+            Done::Published(job, agent) => self.published.push((job, agent)),
+            Done::Unmarked(marks) => {
+                self.queued.extend(marks.queued);
+                self.published.extend(marks.published);
+            }
+            Done::Nothing => {}
+        }
+    }
 }
 
 /// Hands work to [`Desk::run_outbox`]; cheap to clone.
@@ -87,12 +114,12 @@ impl Outbox {
             max_attempts: job.max_attempts,
             direct: false,
         };
-        self.send(Work::Queue { task: Box::new(task), deadline_us: job.deadline_us });
+        self.send(Work::Queue { task: Box::new(task), deadline_us: job.deadline_us, trace: trace_of(job) });
     }
 
-    /// Publishes a committed result.
-    pub(super) fn publish(&self, result: &JobResult) {
-        self.send(Work::Publish(Box::new(result.clone())));
+    /// Publishes a committed result; `trace` is where that was found.
+    pub(super) fn publish(&self, result: &JobResult, trace: Option<TraceParent>) {
+        self.send(Work::Publish { result: Box::new(result.clone()), trace });
     }
 
     /// Takes a settled task's entry out of the queue.
@@ -112,7 +139,7 @@ impl Desk {
     /// Does the work of the outbox until `stop`, and looks for what was left over.
     pub(crate) async fn run_outbox(self, mut inbox: Inbox, stop: Stop) {
         let mut under_way: FuturesUnordered<BoxFuture<'static, Done>> = FuturesUnordered::new();
-        let (mut queued, mut published) = (Vec::new(), Vec::new());
+        let mut marks = Marks::default();
         let mut flush = ticker(FLUSH);
         let mut scan = ticker(SCAN);
         loop {
@@ -121,24 +148,17 @@ impl Desk {
                 Some(work) = inbox.receiver.recv(), if under_way.len() < WIDTH => {
                     under_way.push(Box::pin(self.clone().work(work)));
                 }
-                Some(done) = under_way.next(), if !under_way.is_empty() => match done {
-                    Done::Queued(job, agent) => queued.push((job, agent)),
-                    Done::Published(job, agent) => published.push((job, agent)),
-                    Done::Nothing => {}
-                },
-                _ = flush.tick() => self.mark(&mut queued, &mut published).await,
+                Some(done) = under_way.next(), if !under_way.is_empty() => marks.take_in(done),
+                // Queue entries and results do not wait for what is only noted.
+                _ = flush.tick() => under_way.push(Box::pin(self.clone().mark(std::mem::take(&mut marks)))),
                 _ = scan.tick() => self.scan().await,
             }
         }
         // What is under way may be finished by others from the catalog; what is done is noted.
         while let Ok(Some(done)) = tokio::time::timeout(FLUSH, under_way.next()).await {
-            match done {
-                Done::Queued(job, agent) => queued.push((job, agent)),
-                Done::Published(job, agent) => published.push((job, agent)),
-                Done::Nothing => {}
-            }
+            marks.take_in(done);
         }
-        self.mark(&mut queued, &mut published).await;
+        self.mark(marks).await;
     }
 
     /// Times out what is overdue, until `stop`.
@@ -179,13 +199,13 @@ impl Desk {
     async fn work(self, work: Work) -> Done {
         let client = &self.shared.client;
         match work {
-            Work::Queue { mut task, deadline_us } => {
+            Work::Queue { mut task, deadline_us, trace } => {
                 let left_us = deadline_us.saturating_sub(now_us());
                 if left_us <= 0 {
                     return Done::Nothing;
                 }
                 task.ttl_ms = (left_us as u64).div_ceil(1000);
-                match enqueue(client, &task).await {
+                match enqueue(client, &task, trace).await {
                     Ok(()) => Done::Queued(task.job_id, task.agent),
                     Err(error) => {
                         tracing::warn!(job = %task.job_id, agent = %task.agent, %error, "task not queued yet");
@@ -193,7 +213,7 @@ impl Desk {
                     }
                 }
             }
-            Work::Publish(result) => match publish(client, &result).await {
+            Work::Publish { result, trace } => match publish(client, &result, trace).await {
                 Ok(()) => Done::Published(result.job_id, result.agent),
                 Err(error) => {
                     tracing::warn!(job = %result.job_id, agent = %result.agent, %error, "result not published yet");
@@ -202,7 +222,7 @@ impl Desk {
             },
             Work::Withdraw { kind, agent, job } => {
                 let entry = subject::queue(&kind, &agent, &job);
-                if let Err(error) = self.shared.streams.purge_task(&kind, &entry).await {
+                if let Err(error) = self.shared.streams.withdraw_task(&kind, &entry).await {
                     tracing::debug!(%error, "queue entry not withdrawn");
                 }
                 Done::Nothing
@@ -210,20 +230,34 @@ impl Desk {
         }
     }
 
-    async fn mark(&self, queued: &mut Vec<(JobId, AgentId)>, published: &mut Vec<(JobId, AgentId)>) {
-        let catalog = Arc::clone(&self.shared.catalog);
-        if !queued.is_empty() {
-            match catalog.mark_queued(queued).await {
-                Ok(()) => queued.clear(),
-                Err(error) => tracing::warn!(%error, "queued tasks not marked"),
+    /// Notes what is done, in one transaction; gives back what could not be noted.
+    async fn mark(self, mut marks: Marks) -> Done {
+        let catalog = &self.shared.catalog;
+        // Of a task that has ended meanwhile nobody asks whether it is queued.
+        self.shared.open.retain(&mut marks.queued);
+        let queued = async {
+            match catalog.mark_queued(&marks.queued).await {
+                Ok(()) => Vec::new(),
+                Err(error) => {
+                    tracing::warn!(%error, "queued tasks not marked");
+                    marks.queued.clone()
+                }
             }
-        }
-        if !published.is_empty() {
-            match catalog.mark_published(published).await {
-                Ok(()) => published.clear(),
-                Err(error) => tracing::warn!(%error, "published results not marked"),
+        };
+        let published = async {
+            match catalog.mark_published(&marks.published).await {
+                Ok(()) => Vec::new(),
+                Err(error) => {
+                    tracing::warn!(%error, "published results not marked");
+                    marks.published.clone()
+                }
             }
+        };
+        let (queued, published) = tokio::join!(queued, published);
+        if queued.is_empty() && published.is_empty() {
+            return Done::Nothing;
         }
+        Done::Unmarked(Marks { queued, published })
     }
 
     async fn scan(&self) {
@@ -242,21 +276,37 @@ impl Desk {
         }
         for row in catalog.tasks_unpublished(PAGE).await?.iter().filter(|row| row.updated_us < before) {
             if let Some(result) = &row.result {
-                self.shared.outbox.publish(result);
+                let job = catalog.job(&row.job).await?;
+                self.shared.outbox.publish(result, job.as_ref().and_then(trace_of));
             }
         }
         Ok(())
     }
 }
 
-async fn enqueue(client: &Client, task: &Task) -> imn_runtime::nats::Result<()> {
+/// Where whoever submitted a job stood in a trace.
+fn trace_of(job: &Job) -> Option<TraceParent> {
+    TraceParent::parse(job.traceparent.as_deref()?)
+}
+
+async fn enqueue(client: &Client, task: &Task, trace: Option<TraceParent>) -> imn_runtime::nats::Result<()> {
+    let destination = format!("mmn.jobs.q.{}", task.kind);
+    let step = Step::messaging(
+        Messaging {
+            job: Some(task.job_id.as_str()),
+            kind: Some(task.kind.as_str()),
+            agent: Some(task.agent.as_str()),
+            ..Messaging::new("queue", Side::Producer, &destination)
+        },
+        trace,
+    );
     let mut headers = HeaderMap::new();
     headers.insert(header::JOB, task.job_id.as_str());
     headers.insert(header::ATTEMPT, "1");
     headers.insert(header::ATTEMPT_TOKEN, task.attempt_token.as_str());
     let id = format!("{}.{}", task.job_id, task.agent);
     let entry = subject::queue(&task.kind, &task.agent, &task.job_id);
-    match client.publish_acked(&entry, task, Some(&id), headers).await {
+    match step.run(client.publish_acked(&entry, task, Some(&id), headers)).await {
         Ok(_) => Ok(()),
         // One message per subject: it is there already.
         Err(imn_runtime::nats::Error::JetStream { message, .. })
@@ -264,16 +314,39 @@ async fn enqueue(client: &Client, task: &Task) -> imn_runtime::nats::Result<()> 
         {
             Ok(())
         }
-        Err(error) => Err(error),
+        Err(error) => {
+            step.failed_as("not_queued");
+            Err(error)
+        }
     }
 }
 
-async fn publish(client: &Client, result: &JobResult) -> imn_runtime::nats::Result<()> {
+async fn publish(
+    client: &Client,
+    result: &JobResult,
+    trace: Option<TraceParent>,
+) -> imn_runtime::nats::Result<()> {
+    let step = Step::messaging(
+        Messaging {
+            job: Some(result.job_id.as_str()),
+            kind: Some(result.kind.as_str()),
+            agent: Some(result.agent.as_str()),
+            instance: result.instance.as_ref().map(InstanceId::as_str),
+            attempt: Some(result.attempt),
+            ..Messaging::new("result", Side::Producer, "mmn.jobs.result")
+        },
+        trace,
+    );
     let mut headers = HeaderMap::new();
     headers.insert(header::JOB, result.job_id.as_str());
     headers.insert(header::ATTEMPT, result.attempt.to_string());
     let id = format!("{}.{}", result.job_id, result.agent);
-    client.publish_acked(&subject::result(&result.job_id), result, Some(&id), headers).await.map(drop)
+    let subject = subject::result(&result.job_id);
+    let published = step.run(client.publish_acked(&subject, result, Some(&id), headers)).await;
+    if published.is_err() {
+        step.failed_as("not_published");
+    }
+    published.map(drop)
 }
 
 fn ticker(period: Duration) -> tokio::time::Interval {

@@ -3,13 +3,13 @@
 use async_nats::{Message as Raw, Subscriber};
 use futures::StreamExt;
 use imn_contract::{
-    Fault, JobId,
+    ErrorCode, Fault, JobId,
     latest::{JobRequest, JobView, Submit, SubmitReply},
     subject,
 };
-use imn_runtime::{nats, task::Stop};
+use imn_runtime::{nats, task::Stop, telemetry::TraceParent};
 
-use super::Desk;
+use super::{Desk, NO_SPACE};
 use crate::metrics::label;
 
 /// Requests worked on at once, per service.
@@ -37,12 +37,13 @@ impl Desk {
 
     async fn on_submit(self, request: Raw) {
         let answer = match nats::decode::<Submit>(&request) {
-            Ok(submit) => self.submit(submit).await,
+            Ok(submit) => self.submit(submit, TraceParent::of(request.headers.as_ref())).await,
             Err(fault) => Err(self.garbage("submit", fault)),
         };
         let sent = match answer {
             Ok(reply) => self.shared.client.respond(&request, &reply).await,
             Err(fault) => {
+                let fault = on_wire(fault);
                 let reply = SubmitReply {
                     v: 1,
                     status: fault.code,
@@ -86,6 +87,7 @@ impl Desk {
         let sent = match answer {
             Ok(view) => self.shared.client.respond(request, &view).await,
             Err(fault) => {
+                let fault = on_wire(fault);
                 let view = JobView {
                     v: 1,
                     status: fault.code,
@@ -107,6 +109,14 @@ impl Desk {
         self.shared.metrics.garbage.get_or_create(&label("kind", kind)).inc();
         fault
     }
+}
+
+/// A fault by its name in the contract.
+fn on_wire(fault: Fault) -> Fault {
+    if fault.name == NO_SPACE {
+        return Fault { name: ErrorCode::Unavailable.name().to_owned(), ..fault };
+    }
+    fault
 }
 
 fn warn(sent: nats::Result<()>) {

@@ -10,7 +10,11 @@ use imn_contract::{
     subject,
 };
 use imn_domain::verdict;
-use imn_runtime::{nats, task::Stop};
+use imn_runtime::{
+    nats,
+    task::Stop,
+    telemetry::{Messaging, Side, Step, TraceParent},
+};
 use imn_store::{CatalogError, Job, TaskRow, TaskTransition};
 use subtle::ConstantTimeEq;
 
@@ -35,6 +39,8 @@ pub(super) struct Move {
     pub(super) kind: ModuleType,
     pub(super) target: String,
     pub(super) created_us: i64,
+    /// The step of a trace that it is, and of whoever reported it.
+    pub(super) step: Step,
 }
 
 impl Desk {
@@ -131,10 +137,23 @@ impl Desk {
                 tracing::warn!(subject = %message.subject, job = %key.0, "report without the task's token refused");
                 continue;
             }
-            let next = transition(attempt.clone(), &task);
+            // One that does not hand the trace on is still of the job's.
+            let trace = TraceParent::of(message.message.headers.as_ref()).or_else(|| task.job.trace.clone());
+            let step = Messaging {
+                job: Some(key.0.as_str()),
+                kind: Some(task.job.kind.as_str()),
+                agent: Some(key.1.as_str()),
+                instance: Some(attempt.instance.as_str()),
+                attempt: Some(attempt.attempt),
+                ..Messaging::new("settle", Side::Consumer, "mmn.jobs.attempt")
+            };
+            let next = transition(attempt.clone(), &task, Step::messaging(step, trace));
             match at.get(&key) {
                 Some(&index) if moves[index].transition.to.is_terminal() => {}
-                Some(&index) => moves[index] = next,
+                Some(&index) => {
+                    next.step.follows(moves[index].step.traceparent().as_ref());
+                    moves[index] = next;
+                }
                 None => {
                     at.insert(key, moves.len());
                     moves.push(next);
@@ -158,6 +177,9 @@ impl Desk {
         if let Some(task) = self.shared.open.get(job, agent) {
             return Ok(Some(task));
         }
+        if self.shared.open.is_closed(job, agent) {
+            return Ok(None);
+        }
         if let Some(job) = self.shared.catalog.job(job).await? {
             self.shared.open.add(&job);
         }
@@ -172,7 +194,8 @@ impl Desk {
         let transitions: Vec<TaskTransition> = moves.iter().map(|m| m.transition.clone()).collect();
         let effective = self.shared.catalog.transition(&transitions).await?;
         for (next, took) in moves.into_iter().zip(effective) {
-            let Move { transition: t, kind, target, created_us } = next;
+            let Move { transition: t, kind, target, created_us, step } = next;
+            step.set("imn.status", state_name(t.to));
             if !t.to.is_terminal() {
                 self.shared.open.attempted(&t.job, &t.agent, t.attempts);
                 continue;
@@ -181,7 +204,7 @@ impl Desk {
             if let (true, Some(result)) = (took, t.result) {
                 self.shared.metrics.task_seconds.observe((t.now_us - created_us) as f64 / 1e6);
                 self.shared.metrics.tasks.get_or_create(&label("state", state_name(t.to))).inc();
-                self.tell_end(result, t.to, &kind, target).await;
+                step.run(self.tell_end(result, t.to, &kind, target)).await;
             }
         }
         self.count_open();
@@ -194,8 +217,9 @@ impl Desk {
 
     async fn tell_end(&self, result: JobResult, state: JobState, kind: &ModuleType, target: String) {
         let shared = &self.shared;
+        tracing::debug!(job = %result.job_id, agent = %result.agent, state = state_name(state), "task settled");
         let (job, agent) = (result.job_id.clone(), result.agent.clone());
-        shared.outbox.publish(&result);
+        shared.outbox.publish(&result, TraceParent::current());
         self.notify_done(&agent, &job).await;
         let view = JobView {
             v: 1,
@@ -272,6 +296,15 @@ pub(super) fn end(job: &Job, task: &TaskRow, status: ResultStatus, fault: &Fault
         kind: job.kind.clone(),
         target: job.target.clone(),
         created_us: job.created_us,
+        step: Step::messaging(
+            Messaging {
+                job: Some(job.id.as_str()),
+                kind: Some(job.kind.as_str()),
+                agent: Some(task.agent.as_str()),
+                ..Messaging::new("settle", Side::Producer, "mmn.jobs.state")
+            },
+            job.traceparent.as_deref().and_then(TraceParent::parse),
+        ),
     }
 }
 
@@ -287,7 +320,7 @@ impl Report {
     }
 }
 
-fn transition(attempt: Attempt, task: &OpenTask) -> Move {
+fn transition(attempt: Attempt, task: &OpenTask, step: Step) -> Move {
     let (job, agent, number) = (attempt.job_id.clone(), attempt.agent.clone(), attempt.attempt);
     let instance = Some(attempt.instance.clone());
     let verdict = verdict(attempt, task.job.max_attempts);
@@ -310,6 +343,7 @@ fn transition(attempt: Attempt, task: &OpenTask) -> Move {
         kind: task.job.kind.clone(),
         target: task.job.target.clone(),
         created_us: task.job.created_us,
+        step,
     }
 }
 

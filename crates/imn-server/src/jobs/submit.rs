@@ -1,70 +1,56 @@
 //! A submission on its way to an accepted, durable job.
 
-use std::collections::HashMap;
-
 use imn_contract::{
     AgentId, ErrorCode, Fault, JobId, ModuleType,
-    latest::{JobState, ModuleState, Submit, SubmitReply},
+    latest::{JobState, Submit, SubmitReply},
     subject,
 };
-use imn_domain::{Candidate, Liveness, check_submit, select};
+use imn_domain::{Candidate, check_submit, select};
+use imn_runtime::telemetry::{Messaging, Side, Step, TraceParent};
 use imn_store::{CatalogError, Job, NewJob, TaskRow};
 use sha2::{Digest, Sha256};
 
-use super::{Desk, unavailable};
-use crate::{
-    clock::now_us,
-    metrics::label,
-    params::Schema,
-    registry::{AgentView, Instance},
-};
-
-/// What an agent offers for one type.
-#[derive(Clone, Copy, Debug, Default)]
-struct Offer {
-    slots: u32,
-    inflight: u32,
-    /// Mean service time, in milliseconds.
-    service_ms: f64,
-}
+use super::{Desk, no_queue, unavailable};
+use crate::{clock::now_us, metrics::label, registry::Vantage};
 
 impl Desk {
     /// Takes a job in: checks it, chooses its agents, and makes it durable. Its tasks are then queued by themselves.
+    /// `parent` is where whoever submits it stands in a trace.
     ///
     /// # Errors
     /// 400 with the field at fault, 404 `no_vantage` and `no_module`, 409 for an id used with another body, 429 when
     /// the work ahead exceeds the deadline, 503 when catalog or NATS fail.
-    pub(crate) async fn submit(&self, submit: Submit) -> Result<SubmitReply, Fault> {
-        let answer = self.accept(submit).await;
+    pub(crate) async fn submit(
+        &self,
+        submit: Submit,
+        parent: Option<TraceParent>,
+    ) -> Result<SubmitReply, Fault> {
+        let step = Step::messaging(Messaging::new("submit", Side::Server, subject::SUBMIT), parent);
+        step.set("imn.type", submit.kind.clone());
+        let answer = step.run(self.accept(submit, step.traceparent())).await;
+        if let Ok(SubmitReply { job_id: Some(job), .. }) = &answer {
+            step.set("imn.job.id", job.to_string());
+        }
         if let Err(fault) = &answer {
+            step.failed(fault);
             self.shared.metrics.refused.get_or_create(&label("code", fault.code.to_string())).inc();
         }
         answer
     }
 
-    async fn accept(&self, submit: Submit) -> Result<SubmitReply, Fault> {
+    async fn accept(&self, submit: Submit, trace: Option<TraceParent>) -> Result<SubmitReply, Fault> {
         let shared = &self.shared;
         let kind = check_submit(&submit)?;
         let body_hash = body_hash(&submit)?;
-        if let Some(id) = &submit.job_id
-            && let Some(known) = shared.catalog.job(id).await.map_err(|error| unavailable(&error))?
-        {
-            return repeated(&known, &body_hash);
-        }
-        self.check_params(&submit, &kind)?;
-        let agents = self.choose(&submit, &kind)?;
-        if submit.wait_for_module
-            && !shared.registry.types().contains(&kind)
-            && !shared.streams.has_room_for(&kind)
-        {
-            let message = "jobs wait for too many types that no agent has; start a module of this one first";
-            return Err(Fault::new(ErrorCode::Saturated, message).at("type").retry_after_ms(60_000));
-        }
-        for agent in &agents {
-            shared.streams.ensure_queue(&kind, agent).await.map_err(|error| {
-                Fault::new(ErrorCode::Unavailable, error.to_string()).retry_after_ms(1000)
-            })?;
-        }
+        let agents = match self.admit(&submit, &kind).await {
+            Ok(agents) => agents,
+            // What was accepted once is accepted, whoever is there now.
+            Err(fault) => {
+                let Some(id) = &submit.job_id else { return Err(fault) };
+                let known = shared.catalog.job(id).await.map_err(|error| unavailable(&error))?;
+                return known.map_or(Err(fault), |known| repeated(&known, &body_hash));
+            }
+        };
         let now = now_us();
         let job = NewJob {
             id: submit.job_id.unwrap_or_else(JobId::generate),
@@ -75,11 +61,13 @@ impl Desk {
             created_us: now,
             deadline_us: now.saturating_add((submit.deadline_ms as i64).saturating_mul(1000)),
             max_attempts: submit.max_attempts,
+            traceparent: trace.map(|trace| trace.to_string()),
             tasks: agents.iter().map(|agent| (agent.clone(), token())).collect(),
         };
         match shared.catalog.create_job(&job).await {
             Ok(true) => {
                 let job = accepted(job);
+                tracing::debug!(job = %job.id, kind = %job.kind, target = job.target, "job accepted");
                 shared.open.add(&job);
                 self.count_open();
                 shared.outbox.queue(&job);
@@ -95,9 +83,28 @@ impl Desk {
         }
     }
 
+    /// The agents that are to do a job, and their queues made.
+    async fn admit(&self, submit: &Submit, kind: &ModuleType) -> Result<Vec<AgentId>, Fault> {
+        let shared = &self.shared;
+        self.check_params(submit, kind)?;
+        let agents = self.choose(submit, kind)?;
+        if submit.wait_for_module
+            && !shared.registry.types().contains(kind)
+            && !shared.streams.has_room_for(kind)
+        {
+            let message = "jobs wait for too many types that no agent has; start a module of this one first";
+            return Err(Fault::new(ErrorCode::Saturated, message).at("type").retry_after_ms(60_000));
+        }
+        for agent in &agents {
+            shared.streams.ensure_queue(kind, agent).await.map_err(|error| no_queue(&error))?;
+        }
+        Ok(agents)
+    }
+
     /// What a module would refuse is refused here, where whoever asks can still hear it.
     fn check_params(&self, submit: &Submit, kind: &ModuleType) -> Result<(), Fault> {
-        let schema = self.shared.registry.params_schema(kind).and_then(|schema| Schema::read(&schema));
+        let shared = &self.shared;
+        let schema = shared.registry.with_params_schema(kind, |text| shared.schemas.of(kind, text));
         let wrong = schema.and_then(|schema| schema.check(&submit.params).into_iter().next());
         wrong.map_or(Ok(()), |wrong| {
             let field =
@@ -107,61 +114,49 @@ impl Desk {
     }
 
     fn choose(&self, submit: &Submit, kind: &ModuleType) -> Result<Vec<AgentId>, Fault> {
-        let now = now_us();
-        let views = self.shared.registry.agents(now);
-        let offers = offers(&self.shared.registry.instances(now), kind);
-        let depth = |agent: &AgentId| self.shared.open.depth(agent, kind);
-        let candidates: Vec<Candidate<'_>> = views
-            .iter()
-            .map(|view| {
-                let offer = offers.get(&view.agent.id).copied().unwrap_or_default();
-                let ahead = depth(&view.agent.id).max(offer.inflight);
-                candidate(view, offer.slots, f64::from(ahead) / f64::from(offer.slots.max(1)))
-            })
-            .collect();
-        let chosen = select(&candidates, submit.from.as_ref(), kind, submit.wait_for_module)?;
-        for agent in &chosen {
-            let offer = offers.get(*agent).copied().unwrap_or_default();
-            let wait_ms = f64::from(depth(agent)) / f64::from(offer.slots.max(1)) * offer.service_ms;
-            if wait_ms > submit.deadline_ms as f64 {
-                let message = format!(
-                    "agent {agent} has about {wait_ms:.0} ms of {kind} jobs ahead, more than the deadline of {} ms",
-                    submit.deadline_ms
-                );
-                let retry = (wait_ms - submit.deadline_ms as f64).clamp(100.0, 60_000.0) as u64;
-                return Err(Fault::new(ErrorCode::Saturated, message).retry_after_ms(retry));
+        self.shared.registry.offering(kind, now_us(), |vantages| {
+            let depth = |agent: &AgentId| self.shared.open.depth(agent, kind);
+            let candidates: Vec<Candidate<'_>> = vantages
+                .iter()
+                .map(|vantage| {
+                    let ahead = depth(&vantage.agent.id).max(vantage.offer.inflight);
+                    candidate(vantage, f64::from(ahead) / f64::from(vantage.offer.slots.max(1)))
+                })
+                .collect();
+            let chosen = select(&candidates, submit.from.as_ref(), kind, submit.wait_for_module)?;
+            for vantage in vantages.iter().filter(|vantage| chosen.contains(&&vantage.agent.id)) {
+                has_time(vantage, depth(&vantage.agent.id), submit.deadline_ms, kind)?;
             }
-        }
-        Ok(chosen.into_iter().cloned().collect())
+            Ok(chosen.into_iter().cloned().collect())
+        })
     }
 }
 
-fn candidate(view: &AgentView, slots: u32, load: f64) -> Candidate<'_> {
+fn candidate<'a>(vantage: &Vantage<'a>, load: f64) -> Candidate<'a> {
     Candidate {
-        id: &view.agent.id,
-        name: view.agent.name.as_deref(),
-        region: view.agent.region.as_deref(),
-        tags: &view.agent.tags,
-        online: view.liveness != Liveness::Offline,
-        slots,
+        id: &vantage.agent.id,
+        name: vantage.agent.name.as_deref(),
+        region: vantage.agent.region.as_deref(),
+        tags: &vantage.agent.tags,
+        online: vantage.online,
+        slots: vantage.offer.slots,
         load,
     }
 }
 
-/// What every agent's ready instances of a type offer together.
-fn offers(instances: &[Instance], kind: &ModuleType) -> HashMap<AgentId, Offer> {
-    let mut offers: HashMap<AgentId, Offer> = HashMap::new();
-    let ready = |i: &&Instance| {
-        i.kind == *kind
-            && matches!(i.state, ModuleState::Ready | ModuleState::Saturated | ModuleState::Degraded)
-    };
-    for instance in instances.iter().filter(ready) {
-        let offer = offers.entry(instance.agent.clone()).or_default();
-        offer.slots += instance.slots;
-        offer.inflight += instance.inflight;
-        offer.service_ms = offer.service_ms.max(instance.health.as_ref().map_or(0.0, |h| h.ewma_ms));
+/// Refuses what would wait for longer than it may take.
+fn has_time(vantage: &Vantage<'_>, depth: u32, deadline_ms: u64, kind: &ModuleType) -> Result<(), Fault> {
+    let Vantage { agent, offer, .. } = vantage;
+    let wait_ms = f64::from(depth) / f64::from(offer.slots.max(1)) * offer.service_ms;
+    if wait_ms <= deadline_ms as f64 {
+        return Ok(());
     }
-    offers
+    let message = format!(
+        "agent {} has about {wait_ms:.0} ms of {kind} jobs ahead, more than the deadline of {deadline_ms} ms",
+        agent.id
+    );
+    let retry = (wait_ms - deadline_ms as f64).clamp(100.0, 60_000.0) as u64;
+    Err(Fault::new(ErrorCode::Saturated, message).retry_after_ms(retry))
 }
 
 fn accepted(job: NewJob) -> Job {
@@ -187,6 +182,7 @@ fn accepted(job: NewJob) -> Job {
         created_us: job.created_us,
         deadline_us: job.deadline_us,
         max_attempts: job.max_attempts,
+        traceparent: job.traceparent,
     }
 }
 

@@ -6,7 +6,7 @@ use async_nats::{Message as Raw, Subscriber};
 use futures::StreamExt;
 use imn_contract::{
     AgentId, Fault, Message, ModuleType,
-    latest::{Announce, Health, Heartbeat},
+    latest::{Announce, Health, Heartbeat, ModuleLog, ModuleState},
     subject,
 };
 use imn_domain::Liveness;
@@ -14,6 +14,8 @@ use imn_runtime::{nats, task::Stop};
 
 use crate::{clock::now_us, context::Context, metrics::label, readiness::Part, streams::Streams};
 
+/// Setting that holds what modules have said of their parameters.
+pub(crate) const SCHEMAS: &str = "params_schemas";
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// Listens until `stop`.
@@ -22,11 +24,12 @@ pub(crate) async fn listen(context: Context, streams: Streams, stop: Stop) -> na
     let heartbeats = client.subscribe(subject::HEARTBEAT_ALL).await?;
     let announcements = client.subscribe(subject::ANNOUNCE).await?;
     let health = client.subscribe(subject::HEALTH_ALL).await?;
+    let logs = client.subscribe(subject::MODULE_LOG_ALL).await?;
     let until = |subscriber: Subscriber| {
         let stop = stop.clone();
         subscriber.take_until(Box::pin(async move { stop.requested().await }))
     };
-    let (announced, ailing) = (context.clone(), context.clone());
+    let (announced, ailing, writing) = (context.clone(), context.clone(), context.clone());
     tokio::join!(
         until(heartbeats).for_each(move |message| on_heartbeat(context.clone(), streams.clone(), message)),
         until(announcements).for_each(move |message| {
@@ -35,6 +38,10 @@ pub(crate) async fn listen(context: Context, streams: Streams, stop: Stop) -> na
         }),
         until(health).for_each(move |message| {
             on_health(&ailing, &message);
+            std::future::ready(())
+        }),
+        until(logs).for_each(move |message| {
+            on_log(&writing, &message);
             std::future::ready(())
         }),
     );
@@ -51,6 +58,14 @@ fn on_health(context: &Context, message: &Raw) {
     let fits = |health: &Health| subject::last_token(&message.subject) == health.instance.as_str();
     if let Some(health) = read::<Health>(context, message, fits) {
         context.registry.health(health, now_us());
+    }
+}
+
+fn on_log(context: &Context, message: &Raw) {
+    let fits =
+        |line: &ModuleLog| subject::module_log(&line.agent, &line.instance) == message.subject.as_str();
+    if let Some(line) = read::<ModuleLog>(context, message, fits) {
+        context.logs.put(line);
     }
 }
 
@@ -90,6 +105,12 @@ pub(crate) async fn keep(context: Context, stop: Stop) {
                 Err(error) => context.readiness.fails(Part::Catalog, error.to_string()),
             }
         }
+        if let Some(schemas) = context.registry.changed_schemas()
+            && let Err(error) = context.catalog.set_setting(SCHEMAS, &schemas).await
+        {
+            context.registry.schemas_not_kept();
+            tracing::warn!(%error, "schemas of parameters not kept yet");
+        }
         count(&context, now);
     }
 }
@@ -110,6 +131,11 @@ fn count(context: &Context, now: i64) {
     {
         let n = views.iter().filter(|view| view.liveness == liveness).count();
         context.metrics.agents.get_or_create(&label("status", name)).set(n as i64);
+    }
+    let instances = context.registry.instances(now);
+    for state in ModuleState::ALL {
+        let n = instances.iter().filter(|instance| instance.state == state).count();
+        context.metrics.modules.get_or_create(&label("state", state.name())).set(n as i64);
     }
 }
 

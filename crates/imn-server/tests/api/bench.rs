@@ -55,6 +55,7 @@ impl Bench {
         let running = Server::start(config, client.clone(), catalog.clone(), results.clone()).await.unwrap();
         let admin = mint(&*catalog, "first", Role::Admin, None).await.unwrap().token;
         let url = format!("http://{}", running.http_address());
+        imn_runtime::tls::install();
         let http = reqwest::Client::new();
         Self { url, http, admin, catalog, results, running, client, _nats: nats, _directory: directory }
     }
@@ -79,23 +80,51 @@ impl Bench {
 
     /// As [`Self::heartbeat`], of an agent with a module of this type.
     pub(crate) async fn heartbeat_with(&self, agent: &str, kind: &str) {
+        let module = json!({ "instance": format!("{agent}-{kind}-0"), "type": kind, "state": "ready" });
+        self.heartbeat_of(agent, &[module]).await;
+    }
+
+    /// As [`Self::heartbeat`], of an agent with these modules.
+    pub(crate) async fn heartbeat_of(&self, agent: &str, modules: &[Value]) {
+        let module = |given: &Value| {
+            let mut module = json!({ "version": "0.1.0", "inflight": 0, "slots": 4 });
+            module.as_object_mut().unwrap().extend(given.as_object().unwrap().clone());
+            module
+        };
         let heartbeat: Heartbeat = serde_json::from_value(json!({
             "agent": agent, "time": "2026-11-20T08:00:00Z", "status": "active", "version": "0.1.0", "uptime_s": 1,
-            "modules": [{
-                "instance": format!("{agent}-{kind}-0"), "type": kind, "version": "0.1.0", "state": "ready",
-                "inflight": 0, "slots": 4,
-            }],
+            "modules": modules.iter().map(module).collect::<Vec<_>>(),
             "targets": 5, "rounds_per_s": 1.5, "spool": { "bytes": 0, "rows": 0, "oldest_s": 0 },
             "assignment": { "generation": 0, "hash": "" }, "clock": { "offset_us": null, "synced": false },
-            "cpu_pct": 1.0, "rss_mb": 10.0, "region": "eu",
+            "cpu_pct": 1.0, "rss_mb": 10.0, "region": "eu", "tags": { "pop": agent },
         }))
         .unwrap();
-        let deadline = Instant::now() + Duration::from_secs(20);
         self.client.publish(&subject::heartbeat(&heartbeat.agent), &heartbeat).await.unwrap();
-        while self.get(&format!("/api/v1/agents/{agent}")).await.status != 200 {
-            assert!(Instant::now() < deadline, "the heartbeat was not heard");
+        self.wait(&format!("/api/v1/agents/{agent}"), |_| true).await;
+    }
+
+    /// Asks until the answer is a good one and as it should be.
+    pub(crate) async fn wait(&self, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let answer = self.get(path).await;
+            if answer.status == 200 && wanted(&answer.json()) {
+                return answer.json();
+            }
+            assert!(Instant::now() < deadline, "{path}: {answer:?}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// Asks with these parameters.
+    pub(crate) async fn ask(&self, path: &str, query: &[(&str, &str)]) -> Answer {
+        let encoded = |text: &str| {
+            let bytes: Vec<String> = text.bytes().map(|byte| format!("%{byte:02X}")).collect();
+            bytes.concat()
+        };
+        let query: Vec<String> =
+            query.iter().map(|(name, value)| format!("{name}={}", encoded(value))).collect();
+        self.get(&format!("{path}?{}", query.join("&"))).await
     }
 
     /// Answers, for an agent, the next thing that it is told; the future is what it was told.

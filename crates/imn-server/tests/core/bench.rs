@@ -37,6 +37,7 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) async fn start() -> Self {
+        imn_runtime::tls::install();
         let directory = tempfile::tempdir().unwrap();
         let nats = tokio::task::spawn_blocking(|| NatsServer::start().unwrap()).await.unwrap();
         let client = Client::connect(&nats::Config::new(nats.url(), "player")).await.unwrap();
@@ -133,6 +134,8 @@ impl Bench {
             location: None,
             provider: None,
             tags: BTreeMap::default(),
+            problems: Vec::new(),
+            rolls: Vec::new(),
         };
         self.client.publish(&subject::heartbeat(&agent(name)), &heartbeat).await.unwrap();
         self.client.round_trip(SOON).await.unwrap();

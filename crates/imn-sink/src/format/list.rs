@@ -109,7 +109,7 @@ pub fn write(out: &mut impl Write, format: Format, columns: &[Column], rows: &[V
         Format::Csv => {
             csv::record(out, columns.iter().map(|column| column.path.to_owned()))?;
             rows.iter()
-                .try_for_each(|row| csv::record(out, columns.iter().map(|column| text(column.value(row)))))
+                .try_for_each(|row| csv::record(out, columns.iter().map(|column| cell(column.value(row)))))
         }
         Format::Yaml => yaml(out, &Value::Array(rows.to_vec())),
     }
@@ -189,6 +189,15 @@ fn shown(value: &Value) -> String {
         return "-".to_owned();
     }
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// A value for programs: of an object its JSON, which is read back as it was.
+fn cell(value: &Value) -> String {
+    match value {
+        Value::Object(map) if map.is_empty() => String::new(),
+        Value::Object(_) => value.to_string(),
+        value => text(value),
+    }
 }
 
 fn text(value: &Value) -> String {

@@ -1,20 +1,21 @@
 //! Jobs and tasks. Their writes are committed in groups.
 
 mod queue;
+mod write;
 
-use imn_contract::{JobId, latest::JobState};
+use imn_contract::JobId;
 use sqlx::AssertSqlSafe;
 
-use super::{Columns, page, to_json, to_word};
+use super::{Columns, page};
 use crate::{
     catalog::CatalogError,
-    model::{Job, NewJob, Page, TaskRow, TaskTransition},
-    sql::{Arg, Database, Row, Tx, args, placeholders},
+    model::{Job, Page, TaskRow},
+    sql::{Arg, Database, Row, args, placeholders},
 };
 pub(super) use queue::Queue;
 
 const SELECT_JOB: &str =
-    "SELECT id, type, target, params, body_hash, created_us, deadline_us, max_attempts FROM job";
+    "SELECT id, type, target, params, body_hash, created_us, deadline_us, max_attempts, traceparent FROM job";
 const SELECT_TASK: &str = "SELECT task.job, task.agent, task.state, task.attempts, task.instance, task.token, \
                            task.queued, task.result, task.published, task.updated_us FROM task";
 
@@ -96,69 +97,6 @@ pub(super) async fn prune(database: &Database, before_us: i64) -> Result<u64, Ca
     Ok(pruned)
 }
 
-/// Adds a job within a transaction that others share: a conflict is an answer and changes nothing.
-async fn create(tx: &mut Tx, job: &NewJob) -> Result<Result<bool, CatalogError>, CatalogError> {
-    let added = tx
-        .execute(
-            "INSERT INTO job (id, type, target, params, body_hash, created_us, deadline_us, max_attempts) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING",
-            args![
-                job.id.as_str(),
-                job.kind.as_str(),
-                &job.target,
-                to_json(&job.params)?,
-                &job.body_hash,
-                job.created_us,
-                job.deadline_us,
-                job.max_attempts,
-            ],
-        )
-        .await?;
-    if added == 0 {
-        let rows = tx.fetch("SELECT body_hash FROM job WHERE id = $1", args![job.id.as_str()]).await?;
-        let stored = rows.first().map(|row| Columns::of(row).text()).transpose()?;
-        if stored.as_ref() == Some(&job.body_hash) {
-            return Ok(Ok(false));
-        }
-        return Ok(Err(CatalogError::Exists { what: "job", key: job.id.to_string() }));
-    }
-    let state = to_word(&JobState::Queued)?;
-    let unique: std::collections::BTreeMap<_, _> = job.tasks.iter().cloned().collect();
-    let rows = unique
-        .iter()
-        .map(|(agent, token)| args![job.id.as_str(), agent.as_str(), &state, token, job.created_us])
-        .collect();
-    tx.execute_many(
-        "WITH v (job, agent, state, token, updated_us) AS (",
-        rows,
-        ") INSERT INTO task (job, agent, state, terminal, attempts, token, queued, published, updated_us) \
-         SELECT job, agent, state, 0, 0, token, 0, 0, updated_us FROM v",
-    )
-    .await?;
-    Ok(Ok(true))
-}
-
-async fn transition(tx: &mut Tx, change: &TaskTransition) -> Result<bool, CatalogError> {
-    let changed = tx
-        .execute(
-            "UPDATE task SET state = $3, terminal = $4, attempts = CASE WHEN attempts < $5 THEN $5 ELSE attempts END, \
-             instance = COALESCE($6, instance), result = $7, updated_us = $8 \
-             WHERE job = $1 AND agent = $2 AND terminal = 0",
-            args![
-                change.job.as_str(),
-                change.agent.as_str(),
-                to_word(&change.to)?,
-                change.to.is_terminal(),
-                change.attempts,
-                change.instance.as_ref().map(ToString::to_string),
-                change.result.as_ref().map(to_json).transpose()?,
-                change.now_us,
-            ],
-        )
-        .await?;
-    Ok(changed > 0)
-}
-
 fn job_from_row(row: &Row) -> Result<Job, CatalogError> {
     let mut columns = Columns::of(row);
     Ok(Job {
@@ -170,6 +108,7 @@ fn job_from_row(row: &Row) -> Result<Job, CatalogError> {
         created_us: columns.int()?,
         deadline_us: columns.int()?,
         max_attempts: columns.int()? as u32,
+        traceparent: columns.optional_text()?,
         tasks: Vec::new(),
     })
 }

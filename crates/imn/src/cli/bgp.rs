@@ -55,7 +55,7 @@ pub(crate) struct SourceArgs {
     #[arg(long, value_name = "URL", num_args = 0..=1, default_missing_value = "")]
     pub(crate) ris_live: Option<String>,
     /// Listen here for routers that speak BMP.
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = super::socket)]
     pub(crate) bmp_listen: Option<SocketAddr>,
 }
 

@@ -1,14 +1,18 @@
 //! Management over the HTTP API.
 
+mod target;
+
 use std::{path::PathBuf, time::Duration};
 
 use clap::{
     Args, Subcommand,
     builder::{PossibleValuesParser, TypedValueParser},
 };
+use imn_contract::AgentId;
 use imn_sink::format::list::Format;
 
-use super::{StateDir, measure::duration, tag};
+use super::{StateDir, measure::duration, registry::PublishArgs, tag};
+pub(crate) use target::{TargetFields, TargetVerb};
 
 /// How to reach the server.
 #[derive(Clone, Debug, Args)]
@@ -19,6 +23,10 @@ pub(crate) struct ConnectArgs {
     /// API key [default: that of connect.json, for the server that is named there].
     #[arg(long, env = "IMN_TOKEN", value_name = "KEY", hide_env_values = true, help_heading = "Server")]
     pub(crate) token: Option<String>,
+    /// Believe this certificate authority of the server, a file in PEM [default: that of connect.json, else this
+    /// host's].
+    #[arg(long, env = "IMN_CA_FILE", value_name = "FILE", help_heading = "Server")]
+    pub(crate) server_ca: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) state: StateDir,
 }
@@ -41,184 +49,36 @@ pub(crate) struct Watched {
     pub(crate) watch: bool,
 }
 
+/// Which of a list.
+#[derive(Debug, Args)]
+pub(crate) struct Selection {
+    /// Only those that match, such as `tier=low AND tags.pop="jfk"` of targets.
+    #[arg(long)]
+    pub(crate) filter: Option<String>,
+    /// Order, such as `address` or `created desc`.
+    #[arg(long, value_name = "FIELD")]
+    pub(crate) order_by: Option<String>,
+    /// At most so many [default: all].
+    #[arg(long, value_name = "N", value_parser = some)]
+    pub(crate) limit: Option<usize>,
+}
+
+/// A number of at least one.
+fn some(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| "write a number of at least 1".to_owned())
+}
+
 fn format() -> impl TypedValueParser<Value = Format> {
     PossibleValuesParser::new(Format::ALL.map(Format::name)).try_map(|name| name.parse::<Format>())
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum TargetVerb {
-    /// List targets.
-    List {
-        /// Only those that match, such as `tier=low AND tags.pop="jfk"`.
-        #[arg(long)]
-        filter: Option<String>,
-        /// Order, such as `address` or `created desc`.
-        #[arg(long, value_name = "FIELD")]
-        order_by: Option<String>,
-        /// Targets at most [default: all].
-        #[arg(long)]
-        limit: Option<usize>,
-        #[command(flatten)]
-        watched: Watched,
-    },
-    /// Show a target.
-    Show {
-        /// Its id or address.
-        target: String,
-        #[command(flatten)]
-        common: Common,
-    },
-    /// Add a target: an address, a name, a URL or a prefix.
-    Add {
-        /// Its address.
-        address: String,
-        #[command(flatten)]
-        fields: TargetFields,
-        #[command(flatten)]
-        common: Common,
-    },
-    /// Change a target; what is not named stays.
-    Set {
-        /// Its id or address.
-        target: String,
-        #[command(flatten)]
-        fields: TargetFields,
-        /// Remove a tag; repeatable.
-        #[arg(long, value_name = "K")]
-        untag: Vec<String>,
-        #[command(flatten)]
-        common: Common,
-    },
-    /// Remove targets.
-    Remove {
-        /// Their ids or addresses.
-        #[arg(required = true, value_name = "TARGET")]
-        targets: Vec<String>,
-        #[command(flatten)]
-        connect: ConnectArgs,
-    },
-    /// Show how a target is doing now, by agent.
-    Status {
-        /// Its id or address.
-        target: String,
-        #[command(flatten)]
-        watched: Watched,
-    },
-    /// Show a target's rounds, aggregated over steps of time.
-    History {
-        /// Its id or address.
-        target: String,
-        /// Begin, RFC 3339 [default: an hour before the end].
-        #[arg(long, value_name = "TIME")]
-        from: Option<String>,
-        /// End, RFC 3339 [default: now].
-        #[arg(long, value_name = "TIME")]
-        to: Option<String>,
-        /// Length of a step, such as `1m` [default: by the range].
-        #[arg(long)]
-        step: Option<String>,
-        /// Only by this agent.
-        #[arg(long)]
-        agent: Option<String>,
-        /// Only of this type.
-        #[arg(long = "type", value_name = "TYPE")]
-        kind: Option<String>,
-        #[command(flatten)]
-        watched: Watched,
-    },
-    /// Show a target's rounds, newest first, with the columns of their types.
-    Results {
-        /// Its address, or its id, also once it was removed.
-        target: String,
-        /// Begin, RFC 3339.
-        #[arg(long, value_name = "TIME")]
-        from: Option<String>,
-        /// End, RFC 3339.
-        #[arg(long, value_name = "TIME")]
-        to: Option<String>,
-        /// Only by this agent.
-        #[arg(long)]
-        agent: Option<String>,
-        /// Only of this type.
-        #[arg(long = "type", value_name = "TYPE")]
-        kind: Option<String>,
-        /// Rounds at most.
-        #[arg(long, default_value_t = 100)]
-        limit: usize,
-        #[command(flatten)]
-        common: Common,
-    },
-    /// Show a target's gaps: rounds that were due and could not be made, oldest first.
-    Gaps {
-        /// Its address, or its id, also once it was removed.
-        target: String,
-        /// Gaps that end at or after this time, RFC 3339.
-        #[arg(long, value_name = "TIME")]
-        from: Option<String>,
-        /// Gaps that begin before this time, RFC 3339.
-        #[arg(long, value_name = "TIME")]
-        to: Option<String>,
-        /// Only by this agent.
-        #[arg(long)]
-        agent: Option<String>,
-        /// Gaps at most, 1 to 1000.
-        #[arg(long, default_value_t = 1000)]
-        limit: u16,
-        #[command(flatten)]
-        watched: Watched,
-    },
-    /// Follow a target's rounds and changes of state as they are committed, until Ctrl-C; without a target all of them
-    /// and results of jobs.
-    Live {
-        /// Its id or address.
-        target: Option<String>,
-        #[command(flatten)]
-        common: Common,
-    },
-    /// Add or change targets from a file of NDJSON or CSV; `-` is standard input.
-    Import {
-        /// The file.
-        file: PathBuf,
-        /// It is CSV [default: by the file's name, else by its first character].
-        #[arg(long)]
-        csv: bool,
-        /// Only say what would be done.
-        #[arg(long)]
-        dry_run: bool,
-        /// Change nothing when any line is wrong.
-        #[arg(long)]
-        atomic: bool,
-        #[command(flatten)]
-        common: Common,
-    },
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct TargetFields {
-    /// Name of its tier [default: standard for a new target].
-    #[arg(long)]
-    pub(crate) tier: Option<String>,
-    /// Name for people.
-    #[arg(long, value_name = "NAME")]
-    pub(crate) display_name: Option<String>,
-    /// What the address is: ip, host, url, prefix or resolver [default: what it looks like].
-    #[arg(long)]
-    pub(crate) kind: Option<String>,
-    /// Tag; repeatable.
-    #[arg(long = "tag", value_name = "K=V", value_parser = tag)]
-    pub(crate) tags: Vec<(String, String)>,
-    /// Parameter over those of the tier's probes, its value as JSON or text; repeatable.
-    #[arg(long = "param", value_name = "K=V", value_parser = tag)]
-    pub(crate) params: Vec<(String, String)>,
-    /// Switch measurement off, or on again.
-    #[arg(long, value_name = "STATE", value_parser = ["active", "inactive"])]
-    pub(crate) state: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TierVerb {
     /// List the tiers.
     List {
+        #[command(flatten)]
+        which: Selection,
         #[command(flatten)]
         watched: Watched,
     },
@@ -289,12 +149,14 @@ pub(crate) struct TierFields {
 pub(crate) enum AgentVerb {
     /// List the agents.
     List {
-        /// Only those doing so: active, degraded or offline.
-        #[arg(long)]
+        /// Only those doing so.
+        #[arg(long, value_parser = ["active", "degraded", "offline", "revoked"])]
         status: Option<String>,
         /// Only those in this region.
         #[arg(long)]
         region: Option<String>,
+        #[command(flatten)]
+        which: Selection,
         #[command(flatten)]
         watched: Watched,
     },
@@ -305,7 +167,42 @@ pub(crate) enum AgentVerb {
         #[command(flatten)]
         common: Common,
     },
+    /// Revoke the keys of an agent and its modules: their connections end at once, and NATS lets them in no more.
+    Revoke {
+        /// Its id.
+        id: String,
+        #[command(flatten)]
+        common: Common,
+    },
     /// Remove agents and their assignments; one that lives is back with its next heartbeat.
+    Remove {
+        /// Their ids.
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<String>,
+        #[command(flatten)]
+        connect: ConnectArgs,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenVerb {
+    /// List the enrollment tokens, newest first.
+    List {
+        #[command(flatten)]
+        watched: Watched,
+    },
+    /// Make an enrollment token; its secret is shown this once.
+    Create {
+        /// The only agent that it is for [default: any that does not exist yet].
+        #[arg(long, value_name = "ID")]
+        agent: Option<AgentId>,
+        /// How long it is good for [default: 15m].
+        #[arg(long, value_name = "DURATION", value_parser = duration)]
+        ttl: Option<Duration>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Remove enrollment tokens.
     Remove {
         /// Their ids.
         #[arg(required = true, value_name = "ID")]
@@ -326,10 +223,23 @@ pub(crate) enum ModuleVerb {
         #[arg(long = "type", value_name = "TYPE")]
         kind: Option<String>,
         #[command(flatten)]
+        which: Selection,
+        #[command(flatten)]
         watched: Watched,
     },
     /// Start a type's instances.
     Enable {
+        /// The type.
+        #[arg(value_name = "TYPE")]
+        kind: String,
+        /// Only on this agent.
+        #[arg(long)]
+        agent: Option<String>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Replace a type's instances by the version that is there now, in waves; one that was turned down is tried again.
+    Roll {
         /// The type.
         #[arg(value_name = "TYPE")]
         kind: String,
@@ -372,8 +282,37 @@ pub(crate) enum ModuleVerb {
         #[command(flatten)]
         common: Common,
     },
+    /// Show what a type's processes have written to their standard output and error.
+    Logs {
+        /// The type, or one instance.
+        #[arg(value_name = "TYPE|INSTANCE")]
+        of: String,
+        /// Go on with what they write, until Ctrl-C.
+        #[arg(long, short)]
+        follow: bool,
+        /// Lines of before at most.
+        #[arg(long, short = 'n', default_value_t = 100)]
+        lines: usize,
+        #[command(flatten)]
+        common: Common,
+    },
     /// Try whether a program keeps the contract of a module, on a private NATS.
     Check(CheckArgs),
+    /// Publish an executable as a module: the agents that are to run it fetch and verify it.
+    Publish(PublishArgs),
+    /// Take a type out of the registry: agents drain it.
+    Unpublish {
+        /// The type.
+        #[arg(value_name = "TYPE")]
+        kind: String,
+        #[command(flatten)]
+        connect: ConnectArgs,
+    },
+    /// List the published modules.
+    Registry {
+        #[command(flatten)]
+        watched: Watched,
+    },
     /// Drain a type's instances and keep them down.
     Disable {
         /// The type.
@@ -413,7 +352,7 @@ pub(crate) enum JobVerb {
     /// List the jobs, newest first.
     List {
         /// Jobs at most.
-        #[arg(long, default_value_t = 100)]
+        #[arg(long, value_name = "N", default_value = "100", value_parser = some)]
         limit: usize,
         #[command(flatten)]
         watched: Watched,
@@ -514,4 +453,6 @@ pub(crate) enum DocsVerb {
     Openapi,
     /// Print the JSON Schemas of all messages, as one object by file name.
     Schemas,
+    /// Print the AsyncAPI document of the contract over NATS.
+    Asyncapi,
 }

@@ -47,9 +47,30 @@ mod tests {
 
     use super::*;
 
+    fn check_names(command: &Command, path: &str) {
+        let mut seen = std::collections::BTreeSet::new();
+        for argument in command.get_arguments() {
+            let long = argument.get_long().map(|long| format!("--{long}"));
+            let short = argument.get_short().map(|short| format!("-{short}"));
+            for name in [Some(argument.get_id().to_string()), long, short].into_iter().flatten() {
+                assert!(seen.insert(name.clone()), "{path}: {name} is there twice");
+            }
+        }
+        for verb in command.get_subcommands() {
+            check_names(verb, &format!("{path} {}", verb.get_name()));
+        }
+    }
+
+    /// Which clap itself looks at in debug builds only.
+    #[test]
+    fn no_two_flags_of_a_command_have_one_name() {
+        let mut command = Cli::command();
+        command.build();
+        check_names(&command, "imn");
+    }
+
     #[test]
     fn flags_are_the_role_and_verbs_are_verbs() {
-        Cli::command().debug_assert();
         let parse = |line: &str| Cli::try_parse_from(line.split(' ')).map(|cli| cli.command);
         assert!(matches!(
             parse("imn agent --id lon1 --region eu --nats-url nats://x:1 --tag a=b").unwrap(),

@@ -57,7 +57,7 @@ async fn run(verb: JobVerb) -> Result<Code> {
                 "type": kind,
                 "target": target,
                 "params": params(&pairs)?,
-                "from": job::selector(&client, &from).await?,
+                "from": job::selector(&client, "--from", &from).await?,
                 "deadline_ms": deadline.as_millis() as u64,
             });
             if let Some(id) = job_id {

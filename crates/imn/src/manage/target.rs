@@ -14,10 +14,10 @@ use serde_json::{Map, Value, json};
 
 use super::{
     block_on, item, live, nothing_to_change, params, print, query, remove, show, show_changed, show_list,
-    show_one,
+    show_one, show_pages,
 };
 use crate::{
-    cli::{Common, TargetFields, TargetVerb, once},
+    cli::{Common, ConnectArgs, TargetFields, TargetVerb, once},
     client::{Body, Client, Sent},
     exit::{Code, Exit},
 };
@@ -33,6 +33,7 @@ const COLUMNS: &[Column] = &[
     Column::wide("REASON", "state_reason"),
     Column::wide("ID", "id"),
     Column::wide("PARAMS", "params"),
+    Column::wide("EXPECTED", "expected_outcome"),
 ];
 
 const PAIRS: &[Column] = &[
@@ -103,8 +104,8 @@ const GAPS: &[Column] = &[
     Column::wide("TARGET", "target"),
 ];
 
-/// How long an import may take.
-const IMPORT: Duration = Duration::from_mins(10);
+/// How long an import or an export may take.
+const TRANSFER: Duration = Duration::from_mins(10);
 
 pub(crate) fn main(verb: TargetVerb) -> Result<Code> {
     block_on(run(verb))
@@ -112,12 +113,8 @@ pub(crate) fn main(verb: TargetVerb) -> Result<Code> {
 
 async fn run(verb: TargetVerb) -> Result<Code> {
     match verb {
-        TargetVerb::List { filter, order_by, limit, watched } => {
-            let query = query([("filter", &filter), ("order_by", &order_by)]);
-            show_list(&watched, COLUMNS, async |client| {
-                Ok(client.list("/api/v1/targets", &query, limit).await?)
-            })
-            .await
+        TargetVerb::List { which, watched } => {
+            show_pages(&watched, COLUMNS, "/api/v1/targets", &which, &[]).await
         }
         TargetVerb::Show { target, common } => {
             let client = Client::find(&common.connect)?;
@@ -157,6 +154,7 @@ async fn run(verb: TargetVerb) -> Result<Code> {
             show_list(&watched, GAPS, async |client| Ok(client.whole(&path, &query).await?)).await
         }
         TargetVerb::Live { target, common } => live::run(target.as_deref(), &common).await,
+        TargetVerb::Export { filter, output, connect } => export(filter, output, &connect).await,
         TargetVerb::Import { file, csv, dry_run, atomic, common } => {
             let switches = [("dry_run", dry_run), ("atomic", atomic)];
             import(&file, csv, &switches, &common).await
@@ -234,11 +232,24 @@ fn status(out: &mut Vec<u8>, format: Format, status: &Value) -> io::Result<()> {
             }
             writeln!(
                 out,
-                "\ntier {}, {} of {} agents fresh\n",
+                "\ntier {}, {} of {} agents fresh",
                 text("tier"),
                 status["agents_fresh"],
                 status["agents_assigned"]
             )?;
+            for unmet in status["unmet"].as_array().map(Vec::as_slice).unwrap_or_default() {
+                let kind = unmet["type"].as_str().map_or_else(String::new, |kind| format!(" by {kind}"));
+                writeln!(
+                    out,
+                    "not measured as its tier wants{kind}: {}",
+                    unmet["reason"].as_str().unwrap_or("-")
+                )?;
+                for agent in unmet["agents"].as_array().map(Vec::as_slice).unwrap_or_default() {
+                    let said = |name: &str| agent[name].as_str().unwrap_or("-").to_owned();
+                    writeln!(out, "  {}: {}", said("agent"), said("why"))?;
+                }
+            }
+            writeln!(out)?;
             list::write(out, format, PAIRS, rows)
         }
         Format::Csv => list::write(out, format, PAIRS, rows),
@@ -258,7 +269,7 @@ async fn import(file: &Path, csv: bool, switches: &[(&str, bool)], common: &Comm
     let wait = ProgressBar::new_spinner().with_message(format!("importing {lines} lines"));
     wait.enable_steady_tick(Duration::from_millis(100));
     let body = Some(Body::Text(if csv { "text/csv" } else { "application/x-ndjson" }, text));
-    let sent = Sent { query: &query, body, wait: IMPORT, ..Sent::default() };
+    let sent = Sent { query: &query, body, wait: TRANSFER, ..Sent::default() };
     let answer = client.call(Method::POST, "/api/v1/targets:import", sent).await;
     wait.finish_and_clear();
     let report = answer?.body;
@@ -287,13 +298,29 @@ async fn import(file: &Path, csv: bool, switches: &[(&str, bool)], common: &Comm
     })
 }
 
+async fn export(filter: Option<String>, form: String, connect: &ConnectArgs) -> Result<Code> {
+    let form = Some(form);
+    let query = query([("filter", &filter), ("format", &form)]);
+    let client = Client::find(connect)?;
+    let mut out = io::stdout().lock();
+    let last = client.download("/api/v1/targets:export", &query, TRANSFER, &mut out).await?;
+    if last.starts_with(b"# count=") || last.starts_with(b"{\"count\":") {
+        return Ok(Code::Ok);
+    }
+    Err(Exit::new(
+        Code::Error,
+        "the export ends without the number of targets: it is not complete; try again",
+    )
+    .into())
+}
+
 fn read(file: &Path) -> Result<Vec<u8>> {
     if file == Path::new("-") {
         let mut text = Vec::new();
         io::stdin().read_to_end(&mut text).context("read targets from standard input")?;
         return Ok(text);
     }
-    Ok(std::fs::read(file).map_err(|error| Exit::usage(format!("{}: {error}", file.display())))?)
+    Ok(std::fs::read(file).map_err(|error| Exit::usage(format!("FILE {}: {error}", file.display())))?)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use anyhow::Result;
 use imn_sink::format::list::Column;
 use serde_json::{Value, json};
 
-use super::{block_on, item, nothing_to_change, remove, show_changed, show_list, show_one};
+use super::{block_on, item, nothing_to_change, remove, show_changed, show_one, show_pages};
 use crate::{
     cli::{TierFields, TierVerb},
     client::Client,
@@ -31,8 +31,8 @@ pub(crate) fn main(verb: TierVerb) -> Result<Code> {
 
 async fn run(verb: TierVerb) -> Result<Code> {
     match verb {
-        TierVerb::List { watched } => {
-            show_list(&watched, COLUMNS, async |client| Ok(client.whole("/api/v1/tiers", &[]).await?)).await
+        TierVerb::List { which, watched } => {
+            show_pages(&watched, COLUMNS, "/api/v1/tiers", &which, &[]).await
         }
         TierVerb::Show { name, common } => {
             let client = Client::find(&common.connect)?;

@@ -13,7 +13,7 @@ use crate::exit::Exit;
 /// Longest deadline that the server takes.
 const LONGEST: Duration = Duration::from_hours(1);
 /// Time for a job to reach its agents and come back, beyond what it measures.
-const SLACK: Duration = Duration::from_secs(10);
+const WAY: Duration = Duration::from_secs(10);
 
 pub(super) enum How {
     Batch(Batch),
@@ -36,6 +36,8 @@ pub(super) struct Ask {
     pub(super) config: Map<String, Value>,
     /// The longest that one target takes.
     pub(super) takes: Duration,
+    /// Time for a job to reach its agents and come back, beyond that.
+    pub(super) way: Duration,
     /// How long each answer is waited for.
     pub(super) tmax: Duration,
     /// Targets begun per second.
@@ -48,7 +50,16 @@ impl Ask {
     /// A measurement of a type that takes no longer than this, with no parameters yet.
     pub(super) fn new(kind: &str, takes: Duration) -> Result<Self> {
         let kind = ModuleType::new(canonical_type(kind)).map_err(|error| Exit::usage(error.to_string()))?;
-        Ok(Self { kind, params: Map::new(), config: Map::new(), takes, tmax: takes, rate: None, flag: "--" })
+        Ok(Self {
+            kind,
+            params: Map::new(),
+            config: Map::new(),
+            takes,
+            way: WAY,
+            tmax: takes,
+            rate: None,
+            flag: "--",
+        })
     }
 }
 
@@ -80,14 +91,15 @@ impl How {
 
     /// Time for the measurement, and the way there and back.
     pub(super) fn deadline(&self) -> Result<Duration> {
-        let (takes, flags) = match self {
-            Self::Ask(ask) => (ask.takes, "this".to_owned()),
+        let (takes, way, flags) = match self {
+            Self::Ask(ask) => (ask.takes, ask.way, "this".to_owned()),
             Self::Batch(Batch { spec, .. }) => (
                 spec.interval * u32::from(spec.count.saturating_sub(1)) + spec.timeout,
+                WAY,
                 format!("--count {} at --interval {:?}", spec.count, spec.interval),
             ),
         };
-        let deadline = takes + SLACK;
+        let deadline = takes + way;
         if deadline > LONGEST {
             let text = format!("{flags} takes longer than the hour that a job may; lower the flags");
             return Err(Exit::usage(text).into());

@@ -28,7 +28,7 @@ const LISTEN_WITHIN: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(work: &Work, client: &Client, from: &str, mut report: Report) -> Result<Code> {
     let mut signals = Signals::listen()?;
-    let selector = job::selector(client, from).await?;
+    let selector = job::selector(client, "--from", from).await?;
     let (kind, params, deadline) = (work.how.kind()?, work.how.params(), work.how.deadline()?);
     let open = RefCell::new(BTreeMap::new());
     let mut progress = progress(work).await;

@@ -1,31 +1,42 @@
 //! `imn agent`.
 
 use anyhow::{Context, Result, bail};
-use imn_agent::{Agent, Config, Identity, ModuleCredentials, Scraping};
-use imn_contract::latest::Outcome;
+use imn_agent::{Agent, Config, Identity, ModuleCredentials, Renewal, Scraping};
+use imn_contract::{AgentId, latest::Outcome};
 use imn_runtime::task::Signals;
 use imn_sink::format::{Row, probe_page};
 
 use crate::{
     cli::AgentArgs,
+    enroll::{self, ControlPlane},
     exit::{Code, Exit},
     settings,
 };
 
 pub(crate) fn main(args: AgentArgs) -> Result<Code> {
-    super::logging()?;
+    let id = args.id().map_err(|error| Exit::usage(format!("--name: {error}; or give an --id")))?;
+    let _telemetry = super::telemetry("imn-agent", id.as_str())?;
     super::follow_parent(args.supervised_by)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(run(args))
+    runtime.block_on(run(args, id))
 }
 
-async fn run(args: AgentArgs) -> Result<Code> {
+async fn run(args: AgentArgs, id: AgentId) -> Result<Code> {
     let mut signals = Signals::listen()?;
     let state = super::state_dir(&args.state)?;
-    let id = args.id().map_err(|error| Exit::usage(format!("--name: {error}; or give an --id")))?;
-    let nats = super::connection(&args.nats, &format!("agent {id}"))?;
+    // Credentials that are named go before what a token gives.
+    let entered = match &args.nats.nats_creds {
+        Some(_) => None,
+        None => enroll::enter(&args.enroll, &id, &state).await?,
+    };
+    let (nats, renewal, module_creds) = match entered {
+        Some((nats, renewal)) => (nats, Some(renewal), Some(state.join(enroll::MODULES))),
+        None => (super::connection(&args.nats, &format!("agent {id}"))?, by_file(&args, &id)?, None),
+    };
     let program = std::env::current_exe().context("find the program of this process")?;
     let mut config = Config::new(id, nats, &state, program);
+    config.renewal = renewal;
+    config.environment = super::environment()?;
     config.identity = Identity {
         name: args.name.clone(),
         region: args.region.clone(),
@@ -36,9 +47,10 @@ async fn run(args: AgentArgs) -> Result<Code> {
     if let Some(directory) = args.modules_dir {
         config.modules_dir = directory;
     }
-    if let Some(directory) = args.module_creds_dir {
+    if let Some(directory) = args.module_creds_dir.or(module_creds) {
         config.credentials = ModuleCredentials::directory(directory);
     }
+    config.registry_key = args.registry_key;
     config.listen = Some(args.listen);
     config.scraping = Some(Scraping::new(settings::scrape_modules()?, |kind, outcome, elapsed| {
         let outcome = Outcome::read(kind, outcome);
@@ -53,4 +65,13 @@ async fn run(args: AgentArgs) -> Result<Code> {
     }
     agent.stop().await;
     Ok(Code::Ok)
+}
+
+/// Credentials from a file are renewed in it.
+fn by_file(args: &AgentArgs, id: &AgentId) -> Result<Option<Renewal>> {
+    let Some(path) = &args.nats.nats_creds else { return Ok(None) };
+    Ok(Some(match &args.enroll.control_plane {
+        Some(url) => enroll::renewal(path, ControlPlane::new(url, &args.enroll.trust()?)?, id),
+        None => Renewal::new(path),
+    }))
 }

@@ -14,7 +14,11 @@ use anyhow::Result;
 use futures::{StreamExt, stream};
 use imn_contract::{ErrorCode, Fault, latest::Outcome};
 use imn_module::local::Worker;
-use imn_runtime::{clock, task::Signals, telemetry};
+use imn_runtime::{
+    clock,
+    task::Signals,
+    telemetry::{self, Telemetry},
+};
 use imn_sink::{
     format::Row,
     record::{self, Probe, Registry},
@@ -53,13 +57,14 @@ pub(crate) fn main(args: ProbeArgs) -> Result<Code> {
     runtime.block_on(measure(plan, run))
 }
 
-fn logging(args: &OutArgs) -> Result<()> {
-    super::logging_at(match args.log {
+fn logging(args: &OutArgs, probe: &Probe) -> Result<Telemetry> {
+    let place = match args.log {
         None => telemetry::Place::detect(),
         Some(LogPlace::Journal) => telemetry::Place::Journal,
         Some(LogPlace::Syslog) => telemetry::Place::Syslog,
         Some(LogPlace::Stderr) => telemetry::Place::Stderr,
-    })
+    };
+    super::telemetry_at(place, "imn-probe", &probe.id)
 }
 
 fn probe(args: &WhoArgs) -> Result<Probe> {
@@ -87,8 +92,8 @@ fn registration(probe: &Probe, metrics: Vec<&'static str>, started: Instant) -> 
 
 async fn registry(args: RegistryProbe) -> Result<Code> {
     let mut signals = Signals::listen()?;
-    logging(&args.out)?;
     let probe = probe(&args.who)?;
+    let _telemetry = logging(&args.out, &probe)?;
     let mut output = Output::open(&args.out, &probe).await?;
     let started = Instant::now();
     loop {
@@ -104,8 +109,8 @@ async fn registry(args: RegistryProbe) -> Result<Code> {
 
 async fn measure(plan: Plan, run: RunArgs) -> Result<Code> {
     let mut signals = Signals::listen()?;
-    logging(&run.out)?;
     let probe = probe(&run.who)?;
+    let _telemetry = logging(&run.out, &probe)?;
     let worker = Worker::new(plan.kind).map_err(|fault| refused(&fault))?;
     for job in &plan.jobs {
         worker.check(&job.target, &job.params).map_err(|fault| refused(&fault))?;

@@ -34,6 +34,10 @@ impl Spec {
         self.args.push(value.into());
     }
 
+    pub(super) fn switch(&mut self, name: &str) {
+        self.args.push(name.to_owned());
+    }
+
     /// A setting that `ps` does not show.
     pub(super) fn secret(&mut self, name: &'static str, value: impl Into<String>) {
         self.env.push((name, value.into()));

@@ -1,7 +1,6 @@
 //! `connect.json`: how a client on this host finds the network.
 
 use std::{
-    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -14,6 +13,8 @@ use imn_runtime::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::client;
+
 /// The content of `connect.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Content {
@@ -23,6 +24,9 @@ struct Content {
     /// Credentials file with an operator client's rights; absent on a NATS without authentication.
     nats_creds: Option<PathBuf>,
     nats_inbox_prefix: String,
+    /// The authority that signed the server's certificate; absent: one that this host knows, or no TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ca_file: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -38,6 +42,11 @@ struct Module {
 }
 
 impl Module {
+    /// Whether waiting for it makes no sense: somebody switched it off, or it ended too often.
+    fn is_left_alone(&self) -> bool {
+        matches!(self.state.as_str(), "disabled" | "quarantined")
+    }
+
     fn worded(&self) -> String {
         let reason = self.reason.as_deref().map_or_else(String::new, |reason| format!(": {reason}"));
         format!("{} is {}{reason}", self.instance, self.state)
@@ -53,7 +62,8 @@ impl Connect {
     /// Writes the file. The key and the credentials of an earlier start stay.
     pub(super) fn prepare(
         state: &Path,
-        listen: SocketAddr,
+        http_url: String,
+        ca_file: Option<PathBuf>,
         nats_url: &str,
         authority: Option<&Authority>,
     ) -> Result<Self> {
@@ -74,17 +84,18 @@ impl Connect {
         let creds = state.join("keys/client.creds");
         let nats_creds = match authority {
             Some(authority) => {
-                super::issue(authority, &Role::Operator, &creds)?;
+                super::keys::issue(authority, &Role::Operator, &creds, None)?;
                 Some(creds)
             }
             None => None,
         };
         let content = Content {
-            http_url: format!("http://{listen}"),
+            http_url,
             api_key,
             nats_url: nats_url.to_owned(),
             nats_creds,
             nats_inbox_prefix: Role::Operator.inbox_prefix(),
+            ca_file,
         };
         let connect = Self { state: state.to_owned(), content };
         let text = serde_json::to_string_pretty(&connect.content)? + "\n";
@@ -100,14 +111,24 @@ impl Connect {
         self.state.join("keys/api.key")
     }
 
+    pub(super) fn ca_file(&self) -> Option<&Path> {
+        self.content.ca_file.as_deref()
+    }
+
+    fn http(&self) -> Result<reqwest::Client> {
+        let trust = client::trust(self.ca_file())?;
+        Ok(client::http(self.http_url(), &trust)?.timeout(Duration::from_secs(2)).build()?)
+    }
+
     pub(super) fn http_url(&self) -> &str {
         &self.content.http_url
     }
 
-    /// Waits until the agent's modules are ready; what is not ready by then, with the reason.
+    /// Waits until the agent's modules are ready, but for those that are left alone; what is not ready by then, with the
+    /// reason.
     pub(super) async fn wait_modules(&self, agent: &AgentId, deadline: Duration) -> Result<Vec<String>> {
-        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(2)).build()?;
-        let url = format!("{}/api/v1/modules", self.http_url());
+        let client = self.http()?;
+        let url = format!("{}/api/v1/modules?limit=1000", self.http_url());
         let end = tokio::time::Instant::now() + deadline;
         loop {
             let answer = client.get(&url).bearer_auth(&self.content.api_key).send().await;
@@ -120,8 +141,8 @@ impl Connect {
             let agent = format!("{}/api/v1/agents/{agent}", self.http_url());
             let known = client.get(agent).bearer_auth(&self.content.api_key).send().await;
             let known = known.is_ok_and(|answer| answer.status().is_success());
-            if known && !modules.is_empty() && waiting.is_empty() {
-                return Ok(Vec::new());
+            if known && !modules.is_empty() && waiting.iter().all(|module| module.is_left_alone()) {
+                return Ok(waiting.iter().map(|module| module.worded()).collect());
             }
             if tokio::time::Instant::now() >= end {
                 return Ok(match waiting.as_slice() {
@@ -135,7 +156,7 @@ impl Connect {
 
     /// Waits until the server says that it is ready.
     pub(super) async fn wait_ready(&self, deadline: Duration) -> Result<()> {
-        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(2)).build()?;
+        let client = self.http()?;
         let url = format!("{}/readyz", self.http_url());
         let end = tokio::time::Instant::now() + deadline;
         let mut last = "no answer".to_owned();

@@ -1,6 +1,8 @@
 //! `imn up` in namespaces of its own, with a small disk and a loopback interface that nobody else has. Whatever runs
 //! in it, and the disk, ends with the test, however that ends.
 
+#![allow(dead_code, reason = "each scenario uses a part of it")]
+
 use std::{
     fs,
     os::unix::fs::MetadataExt,
@@ -146,7 +148,7 @@ impl Cell {
     /// What `imn up` and its parts, and the modules, have logged.
     pub(crate) fn log(&self) -> String {
         let mut text = fs::read_to_string(self.said.path().join("err")).unwrap_or_default();
-        let modules = self.seen(&self.state().join("agents/local/log"));
+        let modules = self.seen(&self.agent_state().join("log"));
         for log in fs::read_dir(modules).into_iter().flatten().filter_map(Result::ok) {
             text.push_str(&String::from_utf8_lossy(&fs::read(log.path()).unwrap_or_default()));
         }
@@ -204,9 +206,31 @@ impl Cell {
         found.unwrap_or_else(|error| panic!("{error}; last answer: {last:?}; {}", self.log()))
     }
 
+    /// Where the agent keeps what it has.
+    fn agent_state(&self) -> PathBuf {
+        self.state().join("agents/local")
+    }
+
+    /// Gives the agent a small disk of its own, before it is started.
+    pub(crate) fn agent_disk(&self, size: &str) {
+        let mount = "mkdir -p \"$2\" && mount -t tmpfs -o mode=700,size=$1 imn-agent \"$2\"";
+        let mut enter = self.enter("sh");
+        let done = enter.args(["-c", mount, "sh", size]).arg(self.agent_state()).status().unwrap();
+        assert!(done.success(), "{done}");
+    }
+
     /// Leaves no byte free on the small disk.
     pub(crate) fn fill(&self) {
-        let path = self.seen(&self.disk.path().join("fill"));
+        self.fill_at(self.disk.path());
+    }
+
+    /// Leaves no byte free on that of the agent.
+    pub(crate) fn fill_agent_disk(&self) {
+        self.fill_at(&self.agent_state());
+    }
+
+    fn fill_at(&self, directory: &Path) {
+        let path = self.seen(&directory.join("fill"));
         let mut file = fs::File::create(path).unwrap();
         for chunk in [1 << 20, 1 << 12, 1] {
             while std::io::Write::write_all(&mut file, &vec![0; chunk]).is_ok() {}
@@ -215,6 +239,10 @@ impl Cell {
 
     pub(crate) fn free(&self) {
         fs::remove_file(self.seen(&self.disk.path().join("fill"))).unwrap();
+    }
+
+    pub(crate) fn free_agent_disk(&self) {
+        fs::remove_file(self.seen(&self.agent_state().join("fill"))).unwrap();
     }
 
     /// Runs a Python script of the tests within; its arguments are the state directory and `args`.
@@ -239,6 +267,28 @@ impl Cell {
         };
         let find = || self.inmates().into_iter().find(is);
         wait_until(format!("a process {program}"), Duration::from_secs(30), find).unwrap()
+    }
+
+    /// The process of the cell that is our program in this role.
+    pub(crate) fn pid_of_role(&self, role: &str) -> u32 {
+        let program = network::program().display().to_string();
+        let is = |pid: &u32| {
+            let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let mut words = command.split(|byte| *byte == 0);
+            words.next() == Some(program.as_bytes()) && words.next() == Some(role.as_bytes())
+        };
+        let find = || self.inmates().into_iter().find(is);
+        wait_until(format!("a process {role}"), Duration::from_secs(30), find).unwrap()
+    }
+
+    /// The process that has this pid within, by its pid outside.
+    pub(crate) fn outside(&self, inside: u32) -> u32 {
+        let is = |pid: &u32| {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            let pids = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
+            pids.split_whitespace().next_back().and_then(|pid| pid.parse().ok()) == Some(inside)
+        };
+        self.inmates().into_iter().find(is).unwrap()
     }
 
     /// All processes of the cell, by their pids outside.

@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::{OsStr, OsString},
     fs,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -52,6 +53,7 @@ pub(crate) fn python() -> Option<PathBuf> {
 pub(crate) struct Connect {
     pub(crate) http_url: String,
     pub(crate) api_key: String,
+    pub(crate) ca_file: Option<String>,
 }
 
 /// An answer over HTTP.
@@ -74,6 +76,8 @@ pub(crate) struct Network {
     port: u16,
     /// Further arguments of `imn up`.
     args: Vec<String>,
+    /// Further variables of all its programs.
+    env: Vec<(String, OsString)>,
     up: Option<Process>,
 }
 
@@ -85,10 +89,16 @@ impl Network {
 
     /// The same with further arguments.
     pub(crate) fn start_with(args: &[&str]) -> Self {
+        Self::start_in::<&str>(args, &[])
+    }
+
+    /// The same in this environment.
+    pub(crate) fn start_in<S: AsRef<OsStr>>(args: &[&str], env: &[(&str, S)]) -> Self {
         let lab = Lab::from_toml(ONE_HOST).unwrap();
         let state = tempfile::Builder::new().prefix("imn-site-").tempdir().unwrap();
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
-        let mut network = Self { lab, state, port: 8080, args, up: None };
+        let env = env.iter().map(|(name, value)| ((*name).to_owned(), value.as_ref().to_owned())).collect();
+        let mut network = Self { lab, state, port: 8080, args, env, up: None };
         network.up();
         network
     }
@@ -96,7 +106,8 @@ impl Network {
     /// Starts `imn up` on the same state directory.
     pub(crate) fn up(&mut self) {
         let listen = format!("127.0.0.1:{}", self.port);
-        let mut up = self.program().args(["up", "--listen", &listen]).args(&self.args).spawn().unwrap();
+        let program = self.program().args(["up", "--listen", &listen]).args(&self.args);
+        let mut up = program.spawn().unwrap();
         up.wait_for("imn up to be ready", Duration::from_mins(1), |up| {
             up.stdout().contains("ready http").then_some(())
         })
@@ -106,7 +117,9 @@ impl Network {
 
     /// Our program within the namespace, with this state directory.
     pub(crate) fn program(&self) -> Program {
-        self.node().program(program()).env("IMN_STATE_DIR", self.state()).env("IMN_LOG", "info")
+        let program =
+            self.node().program(program()).env("IMN_STATE_DIR", self.state()).env("IMN_LOG", "info");
+        self.env.iter().fold(program, |program, (name, value)| program.env(name, value))
     }
 
     pub(crate) fn node(&self) -> &Node {
@@ -135,21 +148,19 @@ impl Network {
         let text = fs::read_to_string(self.state().join("connect.json")).unwrap();
         let value: Value = serde_json::from_str(&text).unwrap();
         let of = |key: &str| value[key].as_str().unwrap().to_owned();
-        Connect { http_url: of("http_url"), api_key: of("api_key") }
+        let ca_file = value["ca_file"].as_str().map(str::to_owned);
+        Connect { http_url: of("http_url"), api_key: of("api_key"), ca_file }
     }
 
     /// A request by curl, as a person would make it.
     pub(crate) fn curl(&self, method: &str, path: &str, body: Option<&str>) -> Answer {
         let connect = self.connect();
-        let mut curl = self.node().program("curl").package("curl").args([
-            "-sS",
-            "-m",
-            "20",
-            "-w",
-            "\n%{http_code}",
-            "-X",
-        ]);
-        curl = curl.arg(method).args(["-H", &format!("Authorization: Bearer {}", connect.api_key)]);
+        let mut curl =
+            self.node().program("curl").package("curl").args(["-sS", "-m", "20", "-w", "\n%{http_code}"]);
+        if let Some(ca) = &connect.ca_file {
+            curl = curl.args(["--cacert", ca]);
+        }
+        curl = curl.args(["-X", method, "-H", &format!("Authorization: Bearer {}", connect.api_key)]);
         if let Some(body) = body {
             let file = tempfile::NamedTempFile::new_in(self.state()).unwrap();
             fs::write(file.path(), body).unwrap();
@@ -268,6 +279,15 @@ impl Network {
         found.unwrap_or_else(|error| panic!("{error}; last answer: {last}"))
     }
 
+    /// Waits until the server says that it cannot work, and why.
+    pub(crate) fn wait_readyz_fails(&self, why: &str, deadline: Duration) {
+        let failed = wait_until(format!("/readyz to say {why:?}"), deadline, || {
+            let answer = self.curl("GET", "/readyz", None);
+            (answer.status == 503 && answer.body.to_string().contains(why)).then_some(())
+        });
+        failed.unwrap();
+    }
+
     /// Echo requests that the kernel of the namespace has received, v4 and v6.
     pub(crate) fn kernel_echoes(&self) -> (u64, u64) {
         let snmp = self.node().enter(|| fs::read_to_string("/proc/thread-self/net/snmp").unwrap()).unwrap();
@@ -282,10 +302,14 @@ impl Network {
 
     /// Runs a Python script within the namespace; its arguments are the state directory and `args`.
     pub(crate) fn python(&self, script: &str, args: &[&str], deadline: Duration) -> Option<String> {
+        Some(self.script(script, args)?.run_ok(deadline).unwrap())
+    }
+
+    /// The same, yet to be started.
+    pub(crate) fn script(&self, script: &str, args: &[&str]) -> Option<Program> {
         let python = python()?;
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python").join(script);
-        let program = self.node().program(python).arg(path).arg(self.state()).args(args);
-        Some(program.run_ok(deadline).unwrap())
+        Some(self.node().program(python).arg(path).arg(self.state()).args(args))
     }
 }
 

@@ -128,3 +128,14 @@ pub(crate) fn wait_measured(network: &Network, count: u32, interval: Duration) {
         });
     }
 }
+
+/// Waits until a round is committed that is due from now on. What one module makes is committed in the order in which it
+/// was made: all before is committed, then, too.
+pub(crate) fn caught_up(network: &Network, deadline: Duration) {
+    let now = jiff::Timestamp::now();
+    let path = format!("/api/v1/targets/{}/results?limit=1", address(1));
+    network.wait_get(&path, deadline, |body| {
+        let due: jiff::Timestamp = body["items"][0]["due"].as_str()?.parse().unwrap();
+        (due > now).then_some(())
+    });
+}

@@ -170,6 +170,7 @@ impl Responder {
             // The same class of service for the way back, without congestion marks.
             tos: control.tos.unwrap_or(0) & 0xfc,
             source: control.destination.map(|(_, local)| local),
+            label: 0,
         };
         let format = request.estimate.format();
         let tai_offset = self.clock.tai_offset;

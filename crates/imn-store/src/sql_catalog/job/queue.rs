@@ -9,12 +9,13 @@ use std::{
 };
 
 use imn_contract::{AgentId, JobId};
+use tokio::sync::oneshot;
 
-use super::{create, transition};
+use super::write;
 use crate::{
     catalog::CatalogError,
     model::{NewJob, TaskTransition},
-    sql::{Database, Tx, args},
+    sql::Database,
 };
 
 /// Writes in one transaction: enough to share an fsync, few enough to answer soon.
@@ -34,7 +35,17 @@ type Answer = Result<Vec<bool>, CatalogError>;
 #[derive(Debug)]
 struct Entry {
     write: Write,
-    answer: Mutex<Option<Answer>>,
+    /// Taken when it is answered.
+    answer: Mutex<Option<oneshot::Sender<Answer>>>,
+}
+
+impl Entry {
+    fn answer(&self, answer: Answer) {
+        if let Some(sender) = lock(&self.answer).take() {
+            // A caller that was dropped does not want to know.
+            let _ = sender.send(answer);
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -66,6 +77,9 @@ impl Queue {
         database: &Database,
         tasks: &[(JobId, AgentId)],
     ) -> Result<(), CatalogError> {
+        if tasks.is_empty() {
+            return Ok(());
+        }
         self.write(database, Write::MarkQueued(tasks.to_vec())).await.map(drop)
     }
 
@@ -74,19 +88,22 @@ impl Queue {
         database: &Database,
         tasks: &[(JobId, AgentId)],
     ) -> Result<(), CatalogError> {
+        if tasks.is_empty() {
+            return Ok(());
+        }
         self.write(database, Write::MarkPublished(tasks.to_vec())).await.map(drop)
     }
 
     async fn write(&self, database: &Database, write: Write) -> Answer {
-        let entry = Arc::new(Entry { write, answer: Mutex::new(None) });
-        lock(&self.waiting).push_back(Arc::clone(&entry));
+        let (sender, mut answer) = oneshot::channel();
+        lock(&self.waiting).push_back(Arc::new(Entry { write, answer: Mutex::new(Some(sender)) }));
         loop {
-            let lead = self.lead.lock().await;
-            if let Some(answer) = lock(&entry.answer).take() {
-                return answer;
+            // Who has its answer does not stand in the way of the next leader.
+            tokio::select! {
+                biased;
+                Ok(answer) = &mut answer => return answer,
+                _lead = self.lead.lock() => self.write_group(database).await,
             }
-            self.write_group(database).await;
-            drop(lead);
         }
     }
 
@@ -104,13 +121,13 @@ impl Queue {
         match answers {
             Ok(answers) => {
                 for (entry, answer) in entries.iter().zip(answers) {
-                    *lock(&entry.answer) = Some(answer);
+                    entry.answer(answer);
                 }
             }
             // The transaction failed for all of them.
             Err(error) => {
                 for entry in &entries {
-                    *lock(&entry.answer) = Some(Err(error.clone()));
+                    entry.answer(Err(error.clone()));
                 }
             }
         }
@@ -132,40 +149,31 @@ impl Drop for Group<'_> {
     }
 }
 
+/// Writes of one kind go together, in this order: jobs, what becomes of their tasks, what is noted of them. The outer
+/// error fails the transaction, the inner ones are the answers to single writes.
 async fn write_all(database: &Database, entries: &[Arc<Entry>]) -> Result<Vec<Answer>, CatalogError> {
-    let mut tx = database.begin("write jobs").await?;
-    let mut answers = Vec::with_capacity(entries.len());
+    let (mut jobs, mut changes) = (Vec::new(), Vec::new());
+    let (mut queued, mut published) = (Vec::new(), Vec::new());
     for entry in entries {
-        answers.push(write_one(&mut tx, &entry.write).await?);
+        match &entry.write {
+            Write::Create(job) => jobs.push(job),
+            Write::Transition(transitions) => changes.extend(transitions),
+            Write::MarkQueued(tasks) => queued.extend(tasks),
+            Write::MarkPublished(tasks) => published.extend(tasks),
+        }
     }
+    let mut tx = database.begin("write jobs").await?;
+    let mut created = write::create(&mut tx, &jobs).await?.into_iter();
+    let mut applied = write::transition(&mut tx, &changes).await?.into_iter();
+    write::mark_queued(&mut tx, &queued).await?;
+    write::mark_published(&mut tx, &published).await?;
     tx.commit().await?;
-    Ok(answers)
-}
-
-/// The outer error fails the transaction, the inner one is the answer to this write alone.
-async fn write_one(tx: &mut Tx, write: &Write) -> Result<Answer, CatalogError> {
-    match write {
-        Write::Create(job) => Ok(create(tx, job).await?.map(|added| vec![added])),
-        Write::Transition(transitions) => {
-            let mut applied = Vec::with_capacity(transitions.len());
-            for change in transitions {
-                applied.push(transition(tx, change).await?);
-            }
-            Ok(Ok(applied))
-        }
-        Write::MarkQueued(tasks) => {
-            mark(tx, tasks, "UPDATE task SET queued = 1 WHERE (job, agent) IN (").await
-        }
-        Write::MarkPublished(tasks) => {
-            mark(tx, tasks, "UPDATE task SET published = 1 WHERE (job, agent) IN (").await
-        }
-    }
-}
-
-async fn mark(tx: &mut Tx, tasks: &[(JobId, AgentId)], update: &str) -> Result<Answer, CatalogError> {
-    let keys = tasks.iter().map(|(job, agent)| args![job.as_str(), agent.as_str()]).collect();
-    tx.execute_many(update, keys, ")").await?;
-    Ok(Ok(Vec::new()))
+    let answer = |entry: &Arc<Entry>| match &entry.write {
+        Write::Create(_) => created.next().unwrap_or(Ok(false)).map(|added| vec![added]),
+        Write::Transition(transitions) => Ok(applied.by_ref().take(transitions.len()).collect()),
+        Write::MarkQueued(_) | Write::MarkPublished(_) => Ok(Vec::new()),
+    };
+    Ok(entries.iter().map(answer).collect())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

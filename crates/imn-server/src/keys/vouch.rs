@@ -1,52 +1,60 @@
-//! Agents make the keys of their module instances themselves; what each may do, the server vouches for.
-
-use std::sync::Arc;
+//! Agents make keys themselves, for them and their modules; what each may do, the server vouches for.
 
 use async_nats::Message as Raw;
 use futures::StreamExt;
 use imn_contract::{
     AgentId, ErrorCode, Fault, InstanceId,
-    latest::{Vouch, VouchReply},
+    latest::{Renewal, Vouch, VouchReply},
     subject,
 };
-use imn_runtime::{
-    credential::{Authority, Role},
-    nats,
-    task::Stop,
-};
+use imn_runtime::{credential::Role, nats, task::Stop};
 
 use crate::context::Context;
 
 /// Answers agents, as one of the servers, until `stop`. Whoever may publish on an agent's subject is that agent.
-pub(crate) async fn vouch(context: Context, authority: Arc<Authority>, stop: Stop) -> nats::Result<()> {
-    let mut asked = context.client.queue_subscribe(subject::VOUCH_ALL, subject::SERVER_QUEUE).await?;
-    while let Some(Some(request)) = stop.until(asked.next()).await {
-        let answer = match nats::decode::<Vouch>(&request) {
-            Ok(vouch) => sign(&context, &authority, &request, &vouch),
-            Err(fault) => Err(fault),
+pub(crate) async fn answer(context: Context, stop: Stop) -> nats::Result<()> {
+    let client = &context.client;
+    let mut modules = client.queue_subscribe(subject::VOUCH_ALL, subject::SERVER_QUEUE).await?;
+    let mut agents = client.queue_subscribe(subject::RENEW_ALL, subject::SERVER_QUEUE).await?;
+    loop {
+        let (request, answer) = tokio::select! {
+            () = stop.requested() => return Ok(()),
+            Some(request) = modules.next() => {
+                let answer = of_module(&context, &request).await;
+                (request, answer)
+            }
+            Some(request) = agents.next() => {
+                let answer = of_agent(&context, &request).await;
+                (request, answer)
+            }
+            else => return Ok(()),
         };
         let sent = match answer {
-            Ok(jwt) => {
-                let reply = VouchReply { v: 1, jwt: Some(jwt), error: None };
-                context.client.respond(&request, &reply).await
-            }
+            Ok(jwt) => client.respond(&request, &VouchReply { v: 1, jwt: Some(jwt), error: None }).await,
             Err(fault) => {
                 tracing::warn!(subject = %request.subject, %fault, "key not vouched for");
                 let reply = VouchReply { v: 1, jwt: None, error: Some(fault.clone()) };
-                context.client.respond_fault(&request, &reply, &fault).await
+                client.respond_fault(&request, &reply, &fault).await
             }
         };
         if let Err(error) = sent {
             tracing::warn!(%error, "answer not sent");
         }
     }
-    Ok(())
 }
 
-fn sign(context: &Context, authority: &Authority, request: &Raw, vouch: &Vouch) -> Result<String, Fault> {
-    let agent = AgentId::new(subject::last_token(&request.subject))
-        .map_err(|error| Fault::invalid("agent", error.to_string()))?;
-    check(&agent, vouch)?;
+async fn of_agent(context: &Context, request: &Raw) -> Result<String, Fault> {
+    let agent = asker(request)?;
+    let renewal = nats::decode::<Renewal>(request)?;
+    let jwt = context.keys.vouch(&Role::Agent { agent: agent.clone() }, &renewal.public_key).await?;
+    tracing::info!(%agent, key = renewal.public_key, "credentials renewed");
+    Ok(jwt)
+}
+
+async fn of_module(context: &Context, request: &Raw) -> Result<String, Fault> {
+    let agent = asker(request)?;
+    let vouch = nats::decode::<Vouch>(request)?;
+    check(&agent, &vouch)?;
     // An agent and a type whose names have dashes may make the name of another's instance. Who is an agent, only the
     // agents' own heartbeats say.
     let owner = context.registry.owner(&vouch.instance);
@@ -54,13 +62,16 @@ fn sign(context: &Context, authority: &Authority, request: &Raw, vouch: &Vouch) 
         let message = format!("{} is an instance of the agent {owner}", vouch.instance);
         return Err(Fault::new(ErrorCode::Denied, message).at("instance"));
     }
-    let role =
-        Role::Module { agent: agent.clone(), kind: vouch.kind.clone(), instance: vouch.instance.clone() };
-    let jwt = authority
-        .vouch(&role, &vouch.public_key, None)
-        .map_err(|error| Fault::invalid("public_key", error.to_string()))?;
-    tracing::info!(%agent, instance = %vouch.instance, key = vouch.public_key, "key vouched for");
+    let Vouch { kind, instance, public_key, .. } = vouch;
+    let role = Role::Module { agent: agent.clone(), kind, instance: instance.clone() };
+    let jwt = context.keys.vouch(&role, &public_key).await?;
+    tracing::info!(%agent, %instance, key = public_key, "key vouched for");
     Ok(jwt)
+}
+
+fn asker(request: &Raw) -> Result<AgentId, Fault> {
+    AgentId::new(subject::last_token(&request.subject))
+        .map_err(|error| Fault::invalid("agent", error.to_string()))
 }
 
 /// The instance is a slot of this type at this agent.
