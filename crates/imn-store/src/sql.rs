@@ -5,6 +5,7 @@
 //! generics over drivers.
 
 mod migration;
+mod script;
 
 use std::{
     path::Path,
@@ -20,8 +21,13 @@ use sqlx::{
 
 use crate::catalog::CatalogError;
 
+pub(crate) use script::Many;
+
 /// How long a statement waits for another process that holds SQLite's write lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(15);
+/// Pages of SQLite's log before they are written into the database as well: 16 MiB. What many transactions change, such as
+/// the end of a table, is then written there once and not by each hundredth of them.
+const CHECKPOINT_PAGES: &str = "4096";
 /// Connections that read SQLite beside the one that writes.
 const SQLITE_READERS: u32 = 4;
 const POSTGRES_CONNECTIONS: u32 = 16;
@@ -170,7 +176,8 @@ impl Database {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
-            .busy_timeout(BUSY_TIMEOUT);
+            .busy_timeout(BUSY_TIMEOUT)
+            .pragma("wal_autocheckpoint", CHECKPOINT_PAGES);
         let open = |connections, read_only| {
             PoolOptions::new()
                 .max_connections(connections)
@@ -339,7 +346,7 @@ impl Tx {
         let mut rows = rows.into_iter();
         while rows.len() > 0 {
             let count = power_of_two_below(rows.len()).min(most);
-            let sql = format!("{before} {} {after}", values(count, columns));
+            let sql = format!("{before} {} {after}", values(0, count, columns));
             statements.push((sql, rows.by_ref().take(count).flatten().collect()));
         }
         statements
@@ -374,8 +381,8 @@ const fn power_of_two_below(number: usize) -> usize {
     1 << number.ilog2()
 }
 
-/// `VALUES ($1,$2),($3,$4)…`; the placeholders are numbered from 1.
-fn values(rows: usize, columns: usize) -> String {
+/// `VALUES ($1,$2),($3,$4)…`; the placeholders are numbered after those that there are.
+fn values(there: usize, rows: usize, columns: usize) -> String {
     let mut sql = String::from("VALUES ");
     for row in 0..rows {
         sql.push_str(if row == 0 { "(" } else { ",(" });
@@ -384,7 +391,7 @@ fn values(rows: usize, columns: usize) -> String {
                 sql.push(',');
             }
             sql.push('$');
-            sql.push_str(&(row * columns + column + 1).to_string());
+            sql.push_str(&(there + row * columns + column + 1).to_string());
         }
         sql.push(')');
     }

@@ -98,11 +98,11 @@ impl Queue {
         let (sender, mut answer) = oneshot::channel();
         lock(&self.waiting).push_back(Arc::new(Entry { write, answer: Mutex::new(Some(sender)) }));
         loop {
-            // Who has its answer does not stand in the way of the next leader.
+            // Who has its answer does not stand in the way of the next leader. What leading takes, only a leader has room for.
             tokio::select! {
                 biased;
                 Ok(answer) = &mut answer => return answer,
-                _lead = self.lead.lock() => self.write_group(database).await,
+                _lead = self.lead.lock() => Box::pin(self.write_group(database)).await,
             }
         }
     }
@@ -162,18 +162,26 @@ async fn write_all(database: &Database, entries: &[Arc<Entry>]) -> Result<Vec<An
             Write::MarkPublished(tasks) => published.extend(tasks),
         }
     }
-    let mut tx = database.begin("write jobs").await?;
-    let mut created = write::create(&mut tx, &jobs).await?.into_iter();
-    let mut applied = write::transition(&mut tx, &changes).await?.into_iter();
-    write::mark_queued(&mut tx, &queued).await?;
-    write::mark_published(&mut tx, &published).await?;
-    tx.commit().await?;
+    let [added, tasks] = write::create(&jobs)?;
+    let transitions = write::transition(&changes)?;
+    let counts: Vec<usize> = transitions.iter().map(|many| many.rows.len()).collect();
+    let mut statements = vec![added, tasks];
+    statements.extend(transitions);
+    statements.extend([write::mark_queued(&queued), write::mark_published(&published)]);
+    let answers = database.transact("write jobs", statements).await?;
+    let [added, _tasks, changed @ ..] = &*answers else { return Err(unanswered()) };
+    let mut created = write::created(database, &jobs, added).await?.into_iter();
+    let mut applied = write::applied(&counts, &changes, changed)?.into_iter();
     let answer = |entry: &Arc<Entry>| match &entry.write {
         Write::Create(_) => created.next().unwrap_or(Ok(false)).map(|added| vec![added]),
         Write::Transition(transitions) => Ok(applied.by_ref().take(transitions.len()).collect()),
         Write::MarkQueued(_) | Write::MarkPublished(_) => Ok(Vec::new()),
     };
     Ok(entries.iter().map(answer).collect())
+}
+
+fn unanswered() -> CatalogError {
+    CatalogError::Backend { operation: "write jobs", message: "fewer answers than statements".to_owned() }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
