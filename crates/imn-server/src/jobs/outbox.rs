@@ -7,7 +7,7 @@ use async_nats::HeaderMap;
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use imn_contract::{
     AgentId, ErrorCode, Fault, InstanceId, JobId, ModuleType, header,
-    latest::{JobResult, ResultStatus, Task},
+    latest::{JobResult, JobView, ResultStatus, Task},
     subject,
 };
 use imn_runtime::{
@@ -21,7 +21,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval_at},
 };
 
-use super::{Desk, settle::end};
+use super::{Desk, settle::end, view};
 use crate::clock::now_us;
 
 /// Work waiting at most; more is found in the catalog.
@@ -41,9 +41,22 @@ const PAGE: usize = 1000;
 
 #[derive(Debug)]
 enum Work {
-    Queue { task: Box<Task>, deadline_us: i64, trace: Option<TraceParent> },
-    Publish { result: Box<JobResult>, trace: Option<TraceParent> },
-    Withdraw { kind: ModuleType, agent: AgentId, job: JobId },
+    Queue {
+        task: Box<Task>,
+        deadline_us: i64,
+        trace: Option<TraceParent>,
+        /// What is told when it is there.
+        view: Option<Box<JobView>>,
+    },
+    Publish {
+        result: Box<JobResult>,
+        trace: Option<TraceParent>,
+    },
+    Withdraw {
+        kind: ModuleType,
+        agent: AgentId,
+        job: JobId,
+    },
 }
 
 enum Done {
@@ -95,12 +108,14 @@ impl Outbox {
 
     /// Queues those tasks of a job that are not terminal.
     pub(super) fn queue(&self, job: &Job) {
+        // That the job is queued is told once.
+        let mut view = Some(Box::new(view(job)));
         for row in job.tasks.iter().filter(|row| !row.state.is_terminal()) {
-            self.queue_task(job, row);
+            self.queue_task(job, row, view.take());
         }
     }
 
-    fn queue_task(&self, job: &Job, row: &TaskRow) {
+    fn queue_task(&self, job: &Job, row: &TaskRow, view: Option<Box<JobView>>) {
         let task = Task {
             v: 1,
             job_id: job.id.clone(),
@@ -114,7 +129,8 @@ impl Outbox {
             max_attempts: job.max_attempts,
             direct: false,
         };
-        self.send(Work::Queue { task: Box::new(task), deadline_us: job.deadline_us, trace: trace_of(job) });
+        let (deadline_us, trace) = (job.deadline_us, trace_of(job));
+        self.send(Work::Queue { task: Box::new(task), deadline_us, trace, view });
     }
 
     /// Publishes a committed result; `trace` is where that was found.
@@ -199,27 +215,36 @@ impl Desk {
     async fn work(self, work: Work) -> Done {
         let client = &self.shared.client;
         match work {
-            Work::Queue { mut task, deadline_us, trace } => {
+            Work::Queue { mut task, deadline_us, trace, view } => {
                 let left_us = deadline_us.saturating_sub(now_us());
                 if left_us <= 0 {
                     return Done::Nothing;
                 }
                 task.ttl_ms = (left_us as u64).div_ceil(1000);
                 match enqueue(client, &task, trace).await {
-                    Ok(()) => Done::Queued(task.job_id, task.agent),
+                    Ok(()) => {
+                        if let Some(view) = view {
+                            self.tell_state(&view).await;
+                        }
+                        Done::Queued(task.job_id, task.agent)
+                    }
                     Err(error) => {
                         tracing::warn!(job = %task.job_id, agent = %task.agent, %error, "task not queued yet");
                         Done::Nothing
                     }
                 }
             }
-            Work::Publish { result, trace } => match publish(client, &result, trace).await {
-                Ok(()) => Done::Published(result.job_id, result.agent),
-                Err(error) => {
-                    tracing::warn!(job = %result.job_id, agent = %result.agent, %error, "result not published yet");
-                    Done::Nothing
+            Work::Publish { result, trace } => {
+                let published = publish(client, &result, trace).await;
+                self.tell_settled(&result).await;
+                match published {
+                    Ok(()) => Done::Published(result.job_id, result.agent),
+                    Err(error) => {
+                        tracing::warn!(job = %result.job_id, agent = %result.agent, %error, "result not published yet");
+                        Done::Nothing
+                    }
                 }
-            },
+            }
             Work::Withdraw { kind, agent, job } => {
                 let entry = subject::queue(&kind, &agent, &job);
                 if let Err(error) = self.shared.streams.withdraw_task(&kind, &entry).await {
@@ -271,7 +296,7 @@ impl Desk {
         let catalog = &self.shared.catalog;
         for row in catalog.tasks_unqueued(PAGE).await?.iter().filter(|row| row.updated_us < before) {
             if let Some(job) = catalog.job(&row.job).await? {
-                self.shared.outbox.queue_task(&job, row);
+                self.shared.outbox.queue_task(&job, row, Some(Box::new(view(&job))));
             }
         }
         for row in catalog.tasks_unpublished(PAGE).await?.iter().filter(|row| row.updated_us < before) {

@@ -37,7 +37,6 @@ const RETRY: Duration = Duration::from_millis(500);
 pub(super) struct Move {
     pub(super) transition: TaskTransition,
     pub(super) kind: ModuleType,
-    pub(super) target: String,
     pub(super) created_us: i64,
     /// The step of a trace that it is, and of whoever reported it.
     pub(super) step: Step,
@@ -194,7 +193,7 @@ impl Desk {
         let transitions: Vec<TaskTransition> = moves.iter().map(|m| m.transition.clone()).collect();
         let effective = self.shared.catalog.transition(&transitions).await?;
         for (next, took) in moves.into_iter().zip(effective) {
-            let Move { transition: t, kind, target, created_us, step } = next;
+            let Move { transition: t, kind, created_us, step } = next;
             step.set("imn.status", state_name(t.to));
             if !t.to.is_terminal() {
                 self.shared.open.attempted(&t.job, &t.agent, t.attempts);
@@ -204,7 +203,7 @@ impl Desk {
             if let (true, Some(result)) = (took, t.result) {
                 self.shared.metrics.task_seconds.observe((t.now_us - created_us) as f64 / 1e6);
                 self.shared.metrics.tasks.get_or_create(&label("state", state_name(t.to))).inc();
-                step.run(self.tell_end(result, t.to, &kind, target)).await;
+                step.run(self.tell_end(result, t.to, &kind)).await;
             }
         }
         self.count_open();
@@ -215,24 +214,11 @@ impl Desk {
         self.shared.metrics.open_tasks.set(self.shared.open.len() as i64);
     }
 
-    async fn tell_end(&self, result: JobResult, state: JobState, kind: &ModuleType, target: String) {
+    async fn tell_end(&self, result: JobResult, state: JobState, kind: &ModuleType) {
         let shared = &self.shared;
         tracing::debug!(job = %result.job_id, agent = %result.agent, state = state_name(state), "task settled");
         let (job, agent) = (result.job_id.clone(), result.agent.clone());
         shared.outbox.publish(&result, TraceParent::current());
-        self.notify_done(&agent, &job).await;
-        let view = JobView {
-            v: 1,
-            status: 200,
-            job_id: Some(job.clone()),
-            state: Some(state),
-            kind: Some(kind.clone()),
-            target: Some(target),
-            created: None,
-            tasks: vec![TaskView { agent: agent.clone(), state, attempts: result.attempt, result: None }],
-            error: None,
-        };
-        self.tell_view(&view, &job).await;
         if !matches!(state, JobState::Succeeded | JobState::Failed | JobState::Rejected) {
             shared.outbox.withdraw(kind, &agent, &job);
         }
@@ -245,13 +231,28 @@ impl Desk {
         shared.hub.tell(Event::Result(result.into()));
     }
 
-    /// Tells that a job was accepted.
-    pub(super) async fn tell_state(&self, job: &Job, error: Option<Fault>) {
-        let view = JobView { error, ..super::view(job) };
-        self.tell_view(&view, &job.id).await;
+    /// Tells those who need not wait for it that a task is terminal: its agent, and whoever follows states.
+    pub(super) async fn tell_settled(&self, result: &JobResult) {
+        self.notify_done(&result.agent, &result.job_id).await;
+        let state = JobState::from(result.status);
+        let task = TaskView { agent: result.agent.clone(), state, attempts: result.attempt, result: None };
+        let view = JobView {
+            v: 1,
+            status: 200,
+            job_id: Some(result.job_id.clone()),
+            state: Some(state),
+            kind: Some(result.kind.clone()),
+            target: Some(result.target.clone()),
+            created: None,
+            tasks: vec![task],
+            error: None,
+        };
+        self.tell_state(&view).await;
     }
 
-    async fn tell_view(&self, view: &JobView, job: &JobId) {
+    /// Tells the state of a job.
+    pub(super) async fn tell_state(&self, view: &JobView) {
+        let Some(job) = &view.job_id else { return };
         if let Err(error) = self.shared.client.publish(&subject::state(job), view).await {
             tracing::debug!(%error, "transition not told");
         }
@@ -294,7 +295,6 @@ pub(super) fn end(job: &Job, task: &TaskRow, status: ResultStatus, fault: &Fault
             now_us: now,
         },
         kind: job.kind.clone(),
-        target: job.target.clone(),
         created_us: job.created_us,
         step: Step::messaging(
             Messaging {
@@ -341,7 +341,6 @@ fn transition(attempt: Attempt, task: &OpenTask, step: Step) -> Move {
             now_us: now_us(),
         },
         kind: task.job.kind.clone(),
-        target: task.job.target.clone(),
         created_us: task.job.created_us,
         step,
     }

@@ -71,7 +71,6 @@ impl Desk {
                 shared.open.add(&job);
                 self.count_open();
                 shared.outbox.queue(&job);
-                self.tell_state(&job, None).await;
                 Ok(reply(&job))
             }
             Ok(false) => {
