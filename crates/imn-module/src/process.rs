@@ -221,13 +221,13 @@ impl Process {
         }
     }
 
-    async fn answer<M: Message>(&self, request: &Raw, reply: &M) {
+    async fn answer<M: Message>(&mut self, request: &Raw, reply: &M) {
         if let Err(error) = self.shared.client.respond(request, reply).await {
             tracing::warn!(%error, "answer lost");
         }
     }
 
-    async fn refuse(&self, request: &Raw, fault: &Fault) {
+    async fn refuse(&mut self, request: &Raw, fault: &Fault) {
         tracing::debug!(subject = %request.subject, %fault, "task refused");
         let reply = TaskReply {
             v: 1,
@@ -303,7 +303,7 @@ impl Process {
         Ok(Done::Told(true))
     }
 
-    async fn inquiry(&self, message: &Raw) {
+    async fn inquiry(&mut self, message: &Raw) {
         let desk = self.shared.desk.snapshot();
         let stats = Stats {
             requests: desk.requests,
@@ -388,7 +388,7 @@ impl Process {
         }
     }
 
-    async fn announce(&self, event: AnnounceEvent) {
+    async fn announce(&mut self, event: AnnounceEvent) {
         let slots = self.shared.desk.snapshot().slots;
         if let Err(error) = self.announcer.announce(&self.shared.client, event, slots).await {
             tracing::warn!(%error, ?event, "announcement lost");

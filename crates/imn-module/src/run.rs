@@ -42,7 +42,13 @@ fn run_shared(module: SharedModule) -> Result<(), Error> {
         .enable_all()
         .build()
         .map_err(|source| Error::System { operation: "start the runtime", source })?;
-    let served = runtime.block_on(process::serve(module, config, level));
+    // As a task beside the connection's: what arrives does not go from thread to thread.
+    let serving = runtime.spawn(process::serve(module, config, level));
+    let served = runtime.block_on(serving).unwrap_or_else(|error| match error.try_into_panic() {
+        Ok(panic) => std::panic::resume_unwind(panic),
+        // Nobody aborts it.
+        Err(_) => Ok(()),
+    });
     // What still runs has been given its time.
     runtime.shutdown_timeout(Duration::from_millis(200));
     served

@@ -12,6 +12,12 @@ pub use nix::sys::signal::Signal;
 /// Ticks per second in `/proc/PID/stat`; the kernel's interface fixes it, whatever the kernel's own clock is.
 const TICKS_PER_SECOND: f64 = 100.0;
 
+/// On how many processors one part of a network works at a time, at least one: half of those that there are. The parts
+/// share a host, and threads on more than that would rather hand work to and fro than do it.
+pub fn processors() -> usize {
+    (std::thread::available_parallelism().map_or(1, usize::from) / 2).max(1)
+}
+
 /// One process and no other: a pid is used again, a pid with its start time in one boot is not.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Identity {

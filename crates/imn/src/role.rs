@@ -68,6 +68,11 @@ fn environment() -> Result<Environment> {
     Ok(Environment(variables))
 }
 
+/// The runtime of a part that shares the processors with others.
+pub(crate) fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(process::processors()).enable_all().build()
+}
+
 /// The state directory: the flag or `IMN_STATE_DIR`, else the XDG data directory, `/var/lib/imn` for root.
 pub(crate) fn state_dir(args: &StateDir) -> Result<PathBuf> {
     Ok(config::state_dir(args.state_dir.as_deref())?)

@@ -17,8 +17,7 @@ pub(crate) fn main(args: AgentArgs) -> Result<Code> {
     let id = args.id().map_err(|error| Exit::usage(format!("--name: {error}; or give an --id")))?;
     let _telemetry = super::telemetry("imn-agent", id.as_str())?;
     super::follow_parent(args.supervised_by)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(run(args, id))
+    super::runtime()?.block_on(run(args, id))
 }
 
 async fn run(args: AgentArgs, id: AgentId) -> Result<Code> {

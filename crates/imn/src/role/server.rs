@@ -28,8 +28,7 @@ const DRAIN: Duration = Duration::from_secs(4);
 pub(crate) fn main(args: ServerArgs) -> Result<Code> {
     let _telemetry = super::telemetry("imn-server", "server")?;
     super::follow_parent(args.supervised_by)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(run(args))
+    super::runtime()?.block_on(run(args))
 }
 
 async fn run(args: ServerArgs) -> Result<Code> {
