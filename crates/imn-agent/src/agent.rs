@@ -2,9 +2,10 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use futures::future::join_all;
 use imn_runtime::{
     file::StateLock,
-    nats::Client,
+    nats::{self, Client},
     task::{Failure, Shutdown, Stop, Tasks},
     telemetry,
 };
@@ -38,6 +39,8 @@ const FLUSH_WITHIN: Duration = Duration::from_millis(300);
 pub struct Agent {
     config: Config,
     client: Client,
+    /// Its connection to the queues of jobs, where that is another.
+    queue: Option<Client>,
     heart: Arc<Heart>,
     address: Option<SocketAddr>,
     /// Modules.
@@ -67,6 +70,7 @@ impl Agent {
         };
         let address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let client = Client::connect(&config.nats).await?;
+        let queue = connect_to_queues(&config.nats, &client).await?;
         let counters = Arc::new(Counters::default());
         // Before anything is run: what is not as it was verified is taken out.
         let registry = Registry::open(&config, client.clone(), Arc::clone(&counters))?.map(Arc::new);
@@ -75,7 +79,7 @@ impl Agent {
         let assignments = Arc::new(Assignments::new(&config, client.clone(), Arc::clone(&roster))?);
         let jobs = Arc::new(Jobs::new(
             config.id.clone(),
-            client.clone(),
+            queue.clone().unwrap_or_else(|| client.clone()),
             Arc::clone(&roster),
             Arc::clone(&counters),
         ));
@@ -99,7 +103,8 @@ impl Agent {
         let told = (Arc::clone(&counters), Arc::clone(&heart), client.clone(), Arc::clone(&jobs));
         telemetry::export_page(move || {
             let (counters, heart, client, jobs) = &told;
-            counters.page(&heart.beat(), client.events().is_connected(), jobs.followed())
+            let connected = client.events().is_connected() && jobs.is_connected();
+            counters.page(&heart.beat(), connected, jobs.followed())
         });
         let (voice_ends, work_ends) = (Shutdown::new(), Shutdown::new());
         let (mut voice, mut work, mut supervision) = (Tasks::new(), Tasks::new(), Tasks::new());
@@ -119,6 +124,7 @@ impl Agent {
         let renewer = Renewer {
             agent: config.id.clone(),
             client: client.clone(),
+            queue: queue.clone(),
             supervisor: Arc::clone(&supervisor),
             renewal: config.renewal.clone(),
         };
@@ -149,6 +155,7 @@ impl Agent {
         Ok(Self {
             config,
             client,
+            queue,
             heart,
             address,
             supervision,
@@ -205,12 +212,24 @@ impl Agent {
         self.supervision.drain(MODULES_WITHIN).await;
         self.work.drain(JOBS_WITHIN).await;
         self.heart.publish().await;
-        if self.client.events().is_connected() {
-            // Past this the goodbye is lost, which silence tells as well.
-            let _ = tokio::time::timeout(FLUSH_WITHIN, self.client.inner().flush()).await;
-        }
+        // Past this the goodbye is lost, which silence tells as well.
+        let clients = [Some(&self.client), self.queue.as_ref()].into_iter().flatten();
+        let flushed = clients
+            .filter(|client| client.events().is_connected())
+            .map(|client| tokio::time::timeout(FLUSH_WITHIN, client.inner().flush()));
+        join_all(flushed).await;
         self.voice_ends.request();
         self.voice.drain(Duration::from_millis(100)).await;
         tracing::info!(agent = %self.config.id, "agent ended");
     }
+}
+
+/// The connection for the queues of jobs, when the credentials have rights for it; else the one does for all.
+async fn connect_to_queues(config: &nats::Config, client: &Client) -> Result<Option<Client>> {
+    let Some(credentials) = client.credentials().and_then(|credentials| credentials.of_queue()) else {
+        return Ok(None);
+    };
+    let name = format!("{} queue", config.name);
+    let config = nats::Config { credentials: Some(credentials.text()), name, ..config.clone() };
+    Ok(Some(Client::connect(&config).await?))
 }

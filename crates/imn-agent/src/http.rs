@@ -42,6 +42,13 @@ pub(crate) struct Desk {
     pub(crate) supervisor: Arc<Supervisor>,
 }
 
+impl Desk {
+    /// Whether NATS is there for everything that it is needed for.
+    fn is_connected(&self) -> bool {
+        self.client.events().is_connected() && self.jobs.is_connected()
+    }
+}
+
 /// Takes the address.
 ///
 /// # Errors
@@ -76,15 +83,14 @@ pub(crate) async fn serve(listener: TcpListener, desk: Arc<Desk>, stop: Stop) ->
 }
 
 async fn metrics(State(desk): State<Arc<Desk>>, headers: HeaderMap) -> Response {
-    let page =
-        desk.counters.page(&desk.heart.beat(), desk.client.events().is_connected(), desk.jobs.followed());
+    let page = desk.counters.page(&desk.heart.beat(), desk.is_connected(), desk.jobs.followed());
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
     let (kind, page) = telemetry::negotiated(accept, page);
     ([(header::CONTENT_TYPE, kind)], page).into_response()
 }
 
 async fn healthz(State(desk): State<Arc<Desk>>) -> Response {
-    let body = json!({ "status": desk.heart.beat().status, "nats": desk.client.events().is_connected() });
+    let body = json!({ "status": desk.heart.beat().status, "nats": desk.is_connected() });
     axum::Json(body).into_response()
 }
 

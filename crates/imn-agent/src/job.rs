@@ -139,6 +139,11 @@ impl Jobs {
         }
     }
 
+    /// Whether the queues can be reached.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.client.events().is_connected()
+    }
+
     /// Jobs of the queue in hand.
     pub(crate) fn followed(&self) -> usize {
         self.board.followed()

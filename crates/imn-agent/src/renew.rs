@@ -10,7 +10,7 @@ use imn_contract::{
     subject,
 };
 use imn_runtime::{
-    credential::{Credentials, Role},
+    credential::{Credentials, Role, Vouching},
     file,
     nats::{self, Client},
     task::Stop,
@@ -26,7 +26,7 @@ const SELDOM: Duration = Duration::from_mins(1);
 /// Pause after nobody has renewed what was due; doubles.
 const RETRY: Duration = Duration::from_secs(1);
 
-type Elsewhere = dyn Fn(Arc<Credentials>) -> BoxFuture<'static, Result<String, String>> + Send + Sync;
+type Elsewhere = dyn Fn(Arc<Credentials>) -> BoxFuture<'static, Result<Vouching, String>> + Send + Sync;
 
 /// How an agent's own credentials are renewed.
 #[derive(Clone)]
@@ -47,11 +47,11 @@ impl Renewal {
         Self { keep: keep.into(), elsewhere: None }
     }
 
-    /// Where NATS does not let the agent in, or is away: another way to the server, which gives the JWT or why not.
+    /// Where NATS does not let the agent in, or is away: another way to the server, which signs or says why not.
     #[must_use]
     pub fn or_elsewhere(
         mut self,
-        ask: impl Fn(Arc<Credentials>) -> BoxFuture<'static, Result<String, String>> + Send + Sync + 'static,
+        ask: impl Fn(Arc<Credentials>) -> BoxFuture<'static, Result<Vouching, String>> + Send + Sync + 'static,
     ) -> Self {
         self.elsewhere = Some(Arc::new(ask));
         self
@@ -62,6 +62,8 @@ impl Renewal {
 pub(crate) struct Renewer {
     pub(crate) agent: AgentId,
     pub(crate) client: Client,
+    /// Its connection to the queues, where that is another.
+    pub(crate) queue: Option<Client>,
     pub(crate) supervisor: Arc<Supervisor>,
     pub(crate) renewal: Option<Renewal>,
 }
@@ -114,13 +116,13 @@ impl Renewer {
             return Turn::Next(half);
         }
         let renewed = match self.over_nats(&known).await {
-            Ok(jwt) => Ok(jwt),
+            Ok(vouching) => Ok(vouching),
             Err(why) => match &renewal.elsewhere {
                 Some(ask) => ask(Arc::clone(&known)).await.map_err(|error| format!("{why}; {error}")),
                 None => Err(why),
             },
         };
-        let taken = renewed.and_then(|jwt| self.client.renew(&jwt).map_err(|error| error.to_string()));
+        let taken = renewed.and_then(|vouching| self.take(vouching).map_err(|error| error.to_string()));
         if let Err(error) = taken {
             tracing::warn!(agent = %self.agent, error, ended = known.have_expired(), "credentials not renewed; asked for again");
             return if half.is_some() { Turn::Failed } else { Turn::Next(None) };
@@ -130,13 +132,25 @@ impl Renewer {
             tracing::error!(path = %renewal.keep.display(), %error, "renewed credentials not kept: good until this agent ends");
         }
         tracing::info!(agent = %self.agent, "credentials renewed");
-        if let Err(error) = self.client.reconnect().await {
-            tracing::warn!(%error, "not connected anew");
+        for client in [Some(&self.client), self.queue.as_ref()].into_iter().flatten() {
+            if let Err(error) = client.reconnect().await {
+                tracing::warn!(%error, "not connected anew");
+            }
         }
         Turn::Next(now.half_life())
     }
 
-    async fn over_nats(&self, known: &Credentials) -> Result<String, String> {
+    /// Has the next connections made with what was signed.
+    fn take(&self, vouching: Vouching) -> nats::Result<()> {
+        self.client.renew(vouching)?;
+        let queue = self.client.credentials().and_then(|renewed| renewed.of_queue());
+        match (&self.queue, queue) {
+            (Some(client), Some(queue)) => client.renew(queue.jwt().to_owned().into()),
+            _ => Ok(()),
+        }
+    }
+
+    async fn over_nats(&self, known: &Credentials) -> Result<Vouching, String> {
         if !self.client.is_connected() {
             return Err("NATS does not let this agent in, or is away".to_owned());
         }
@@ -145,7 +159,10 @@ impl Renewer {
             self.client.request_within(&subject::renew(&self.agent), &ask, HeaderMap::new(), WITHIN).await;
         let reply = asked.map_err(|error| error.to_string())?;
         let none = || "the server sent no JWT".to_owned();
-        reply.jwt.ok_or_else(|| reply.error.map_or_else(none, |fault| fault.message))
+        match reply.jwt {
+            Some(jwt) => Ok(Vouching { jwt, queue_jwt: reply.queue_jwt }),
+            None => Err(reply.error.map_or_else(none, |fault| fault.message)),
+        }
     }
 }
 

@@ -292,7 +292,7 @@ impl Process {
                 self.revision = revision;
             }
             ModuleOp::Renew { jwt } => {
-                let taken = self.shared.client.renew(&jwt);
+                let taken = self.shared.client.renew(jwt.into());
                 taken.map_err(|error| Fault::invalid("jwt", error.to_string()))?;
                 tracing::info!("credentials renewed");
                 return Ok(Done::Renewed);

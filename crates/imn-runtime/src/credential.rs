@@ -60,6 +60,21 @@ impl Error {
     }
 }
 
+/// What an authority signs for the key of a user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vouching {
+    /// Its JWT.
+    pub jwt: String,
+    /// An agent's JWT for its connection to the queues of jobs ([`Role::Queue`]).
+    pub queue_jwt: Option<String>,
+}
+
+impl From<String> for Vouching {
+    fn from(jwt: String) -> Self {
+        Self { jwt, queue_jwt: None }
+    }
+}
+
 /// The keys of a network: its operator, its system account and the account `IMN`, in which everything happens.
 pub struct Authority {
     operator: KeyPair,
@@ -131,7 +146,8 @@ impl Authority {
         let user = Applicant::default();
         let key = user.public_key();
         let inbox = format!("_INBOX_{key}.>");
-        user.accept(&jwt::system_user(&self.system, &key, &inbox, now_s() + ERRAND.as_secs())?)
+        let jwt = jwt::system_user(&self.system, &key, &inbox, now_s() + ERRAND.as_secs())?;
+        user.accept(jwt.into())
     }
 
     /// Revokes keys of users: the account's JWT names them from now on, and is written. Servers are to be told.
@@ -173,10 +189,9 @@ impl Authority {
     /// # Errors
     /// [`Error::Key`] when signing fails.
     pub fn issue(&self, role: &Role, lifetime: Option<Duration>) -> Result<Credentials, Error> {
-        let user = KeyPair::new_user();
-        let seed = user.seed().map_err(Error::key("write the seed of", role.to_string()))?;
-        let jwt = self.vouch(role, &user.public_key(), lifetime)?;
-        Ok(Credentials { user, jwt, seed, inbox_prefix: role.inbox_prefix() })
+        let user = Applicant::default();
+        let vouching = self.vouch(role, &user.public_key(), lifetime)?;
+        user.accept(vouching)
     }
 
     /// Whether the account of this authority has vouched for these credentials.
@@ -194,20 +209,23 @@ impl Authority {
         role: &Role,
         lifetime: Option<Duration>,
     ) -> Result<Credentials, Error> {
-        credentials.with_jwt(&self.vouch(role, &credentials.public_key(), lifetime)?)
+        credentials.with(self.vouch(role, &credentials.public_key(), lifetime)?)
     }
 
-    /// Signs a user's JWT for a public key whose seed its owner keeps: enrollment and renewal.
+    /// Signs for a public key whose seed its owner keeps: enrollment and renewal.
     ///
     /// # Errors
     /// [`Error::Key`] when `user` is no public key of a user.
-    pub fn vouch(&self, role: &Role, user: &str, lifetime: Option<Duration>) -> Result<String, Error> {
+    pub fn vouch(&self, role: &Role, user: &str, lifetime: Option<Duration>) -> Result<Vouching, Error> {
         let known = KeyPair::from_public_key(user).map_err(Error::key("vouch for", user))?;
         if known.key_pair_type() != KeyPairType::User {
             return Err(Error::unfit("vouch for", user, "this is no public key of a user"));
         }
         let expires = lifetime.map(|lifetime| now_s() + lifetime.as_secs().max(1));
-        jwt::user(&self.account, user, &role.to_string(), &role.permissions(), expires)
+        let sign =
+            |role: &Role| jwt::user(&self.account, user, &role.to_string(), &role.permissions(), expires);
+        let queue_jwt = role.queue().as_ref().map(sign).transpose()?;
+        Ok(Vouching { jwt: sign(role)?, queue_jwt })
     }
 }
 
@@ -242,19 +260,26 @@ impl Applicant {
         sign(&self.user, bytes)
     }
 
-    /// Takes the JWT.
+    /// Takes what an authority has signed.
     ///
     /// # Errors
-    /// [`Error::Key`] when it is none, or one of another key.
-    pub fn accept(self, jwt: &str) -> Result<Credentials, Error> {
+    /// [`Error::Key`] when it is no JWT, or one of another key.
+    pub fn accept(self, vouching: Vouching) -> Result<Credentials, Error> {
         const OPERATION: &str = "take the JWT of";
         let name = self.public_key();
-        let vouched = claims(jwt).ok_or_else(|| Error::unfit(OPERATION, &name, "it is unreadable"))?;
-        if vouched["sub"] != name {
-            return Err(Error::unfit(OPERATION, name, "it is of another key"));
-        }
+        let read = |jwt: &str| {
+            let claims = claims(jwt).ok_or_else(|| Error::unfit(OPERATION, &name, "it is unreadable"))?;
+            if claims["sub"] == name {
+                Ok(claims)
+            } else {
+                Err(Error::unfit(OPERATION, &name, "it is of another key"))
+            }
+        };
+        let Vouching { jwt, queue_jwt } = vouching;
+        let inbox_prefix = inbox_prefix(&read(&jwt)?);
+        queue_jwt.as_deref().map(read).transpose()?;
         let seed = self.user.seed().map_err(Error::key("write the seed of", &name))?;
-        Ok(Credentials { inbox_prefix: inbox_prefix(&vouched), user: self.user, jwt: jwt.to_owned(), seed })
+        Ok(Credentials { user: self.user, seed, jwt, queue_jwt, inbox_prefix })
     }
 }
 
@@ -263,6 +288,7 @@ pub struct Credentials {
     user: KeyPair,
     seed: String,
     jwt: String,
+    queue_jwt: Option<String>,
     inbox_prefix: String,
 }
 
@@ -281,12 +307,14 @@ impl Credentials {
         const OPERATION: &str = "read";
         let unfit = |message: &str| Error::unfit(OPERATION, "credentials", message);
         let mut blocks = text.lines().map(str::trim).filter(|line| !line.is_empty()).peekable();
-        let (mut jwt, mut seed) = (None, None);
+        let (mut jwt, mut seed, mut queue_jwt) = (None, None, None);
         while let Some(line) = blocks.next() {
             if line.starts_with("-----BEGIN NATS USER JWT") {
                 jwt = blocks.next().map(str::to_owned);
             } else if line.starts_with("-----BEGIN USER NKEY SEED") {
                 seed = blocks.next().map(str::to_owned);
+            } else if line.starts_with("-----BEGIN IMN QUEUE JWT") {
+                queue_jwt = blocks.next().map(str::to_owned);
             }
         }
         let jwt = jwt.ok_or_else(|| unfit("they hold no NATS USER JWT"))?;
@@ -296,12 +324,12 @@ impl Credentials {
             return Err(unfit("the seed is not that of a user"));
         }
         let claims = claims(&jwt).ok_or_else(|| unfit("the JWT is unreadable"))?;
-        Ok(Self { inbox_prefix: inbox_prefix(&claims), user, seed, jwt })
+        Ok(Self { inbox_prefix: inbox_prefix(&claims), user, seed, jwt, queue_jwt })
     }
 
     /// The text of a credentials file, as any NATS client reads it.
     pub fn text(&self) -> String {
-        format!(
+        let text = format!(
             "-----BEGIN NATS USER JWT-----\n{}\n------END NATS USER JWT------\n\n\
              ************************* IMPORTANT *************************\n\
              NKEY Seed printed below can be used to sign and prove identity.\n\
@@ -309,7 +337,19 @@ impl Credentials {
              -----BEGIN USER NKEY SEED-----\n{}\n------END USER NKEY SEED------\n\n\
              *************************************************************\n",
             self.jwt, self.seed
-        )
+        );
+        match &self.queue_jwt {
+            Some(jwt) => {
+                format!("{text}\n-----BEGIN IMN QUEUE JWT-----\n{jwt}\n------END IMN QUEUE JWT------\n")
+            }
+            None => text,
+        }
+    }
+
+    /// The same key with the rights of an agent's connection to the queues of jobs; `None`: nobody has given it such.
+    pub fn of_queue(&self) -> Option<Self> {
+        let jwt = self.queue_jwt.clone()?;
+        self.with(jwt.into()).ok()
     }
 
     /// The user's public key.
@@ -345,12 +385,12 @@ impl Credentials {
         self.user.sign(nonce).map_err(Error::key("sign with", self.user.public_key()))
     }
 
-    /// The same key with another JWT.
+    /// The same key with what an authority has signed since.
     ///
     /// # Errors
-    /// [`Error::Key`] when it is none, or one of another key.
-    pub fn with_jwt(&self, jwt: &str) -> Result<Self, Error> {
-        self.applicant()?.accept(jwt)
+    /// [`Error::Key`] when it is no JWT, or one of another key.
+    pub fn with(&self, vouching: Vouching) -> Result<Self, Error> {
+        self.applicant()?.accept(vouching)
     }
 
     /// The key alone, for a JWT that is still to come.
@@ -364,7 +404,13 @@ impl Credentials {
 
     /// Whether they say what the role may do, as this program knows it.
     pub fn permit(&self, role: &Role) -> bool {
-        claims(&self.jwt).is_some_and(|claims| jwt::permits(&claims, &role.permissions()))
+        let permits = |jwt: &str, role: &Role| {
+            claims(jwt).is_some_and(|claims| jwt::permits(&claims, &role.permissions()))
+        };
+        permits(&self.jwt, role)
+            && role
+                .queue()
+                .is_none_or(|queue| self.queue_jwt.as_deref().is_some_and(|jwt| permits(jwt, &queue)))
     }
 
     /// Whether they have ended.
@@ -514,6 +560,16 @@ mod tests {
         assert!(!verify(&another.public_key(), b"hello", &signature));
         assert!(!verify("nobody", b"hello", "*"));
         assert!(!format!("{issued:?}").contains("SU"), "no seed is shown");
+        // The queues have rights of their own, and nobody else has such.
+        let queue = read.of_queue().unwrap();
+        assert!(queue.permit(&Role::Queue { agent: AgentId::new("lon1").unwrap() }));
+        assert_eq!((queue.public_key(), queue.inbox_prefix()), (read.public_key(), read.inbox_prefix()));
+        assert!(authority.issue(&Role::Viewer, None).unwrap().of_queue().is_none());
+        let without = read.with(read.jwt().to_owned().into()).unwrap();
+        assert!(
+            read.permit(&agent()) && !without.permit(&agent()),
+            "an agent is to ask for those of its queues"
+        );
     }
 
     #[test]
@@ -547,7 +603,7 @@ mod tests {
         assert!(renewed.permit(&agent()) && !renewed.permit(&Role::Viewer));
         let other = authority.issue(&agent(), None).unwrap();
         assert_eq!(other.half_life(), None);
-        assert!(issued.with_jwt(other.jwt()).unwrap_err().to_string().contains("another key"));
+        assert!(issued.with(other.jwt().to_owned().into()).unwrap_err().to_string().contains("another key"));
     }
 
     #[test]

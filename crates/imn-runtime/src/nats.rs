@@ -17,7 +17,7 @@ use bytes::Bytes;
 use imn_contract::{Encoding, Fault, Message, encode, header};
 
 use crate::{
-    credential::{self, Credentials},
+    credential::{self, Credentials, Vouching},
     telemetry::{TraceParent, redact},
     tls::Trust,
 };
@@ -201,12 +201,12 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::Credentials`] when it is none, or one of another key, or the connection has no credentials.
-    pub fn renew(&self, jwt: &str) -> Result<()> {
+    pub fn renew(&self, vouching: Vouching) -> Result<()> {
         let refused = |message: String| Error::Credentials { message };
         let Some(held) = &self.held else {
             return Err(refused("this connection was made without".to_owned()));
         };
-        held.set(held.get().with_jwt(jwt).map_err(|error| refused(error.to_string()))?);
+        held.set(held.get().with(vouching).map_err(|error| refused(error.to_string()))?);
         Ok(())
     }
 

@@ -136,6 +136,7 @@ async fn each_role_may_do_what_it_must_and_nothing_else() {
         let role = match name {
             "server" => Role::Server,
             "agent" => agent("lon1"),
+            "queue" => Role::Queue { agent: AgentId::new("lon1").unwrap() },
             "module" => module("lon1", "icmp", "lon1-icmp-0"),
             "operator" => Role::Operator,
             "viewer" => Role::Viewer,
@@ -150,7 +151,7 @@ async fn each_role_may_do_what_it_must_and_nothing_else() {
         assert_eq!(refused(&client, &must_not).await, must_not, "{name} must not do these");
         roles += 1;
     }
-    assert_eq!(roles, 5);
+    assert_eq!(roles, 6);
     server.stop(WAIT).await;
 }
 

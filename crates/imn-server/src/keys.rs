@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use imn_contract::{AgentId, ErrorCode, Fault, InstanceId};
 use imn_runtime::{
-    credential::{Authority, Role},
+    credential::{Authority, Role, Vouching},
     nats,
 };
 use imn_store::{Catalog, CatalogError, Credential};
@@ -86,8 +86,8 @@ impl Keys {
         (now, now.saturating_add(i64::try_from(self.shared.parts.lifetime.as_micros()).unwrap_or(i64::MAX)))
     }
 
-    /// Signs a JWT for a key, and notes it.
-    async fn vouch(&self, role: &Role, public_key: &str) -> Result<String, Fault> {
+    /// Signs for a key, and notes it.
+    async fn vouch(&self, role: &Role, public_key: &str) -> Result<Vouching, Fault> {
         let authority = self.authority()?;
         let (agent, instance) = owner(role)?;
         let _gate = self.shared.gate.lock().await;
@@ -107,7 +107,7 @@ impl Keys {
         if instance.is_some() && self.is_shut_out(&agent).await.map_err(failed)? {
             return Err(revoked(&agent));
         }
-        let jwt = authority
+        let vouching = authority
             .vouch(role, public_key, Some(self.shared.parts.lifetime))
             .map_err(|error| Fault::invalid("public_key", error.to_string()))?;
         let (now, end) = self.now_and_end();
@@ -120,7 +120,7 @@ impl Keys {
             revoked_us: None,
         };
         self.catalog().note_credentials(&[credential]).await.map_err(failed)?;
-        Ok(jwt)
+        Ok(vouching)
     }
 
     /// Whether every key of the agent itself was revoked. One of which no key is known has credentials from elsewhere.
@@ -164,7 +164,7 @@ fn owner(role: &Role) -> Result<(AgentId, Option<InstanceId>), Fault> {
     match role {
         Role::Agent { agent } => Ok((agent.clone(), None)),
         Role::Module { agent, instance, .. } => Ok((agent.clone(), Some(instance.clone()))),
-        Role::Server | Role::Operator | Role::Viewer => {
+        Role::Server | Role::Queue { .. } | Role::Operator | Role::Viewer => {
             Err(Fault::new(ErrorCode::Denied, "only agents and modules are vouched for"))
         }
     }

@@ -240,9 +240,10 @@ pub(crate) struct AgentArgs {
     /// asked.
     #[arg(long, value_name = "DIR")]
     pub(crate) module_creds_dir: Option<PathBuf>,
-    /// Public key of the network's registry of modules; with it, what is published for this agent is fetched and run.
+    /// Public key of the registry of modules to follow: what is published there for this agent is fetched and run. `none`
+    /// follows none [default: that of the network that it enrolled in].
     #[arg(long, env = "IMN_REGISTRY_KEY", value_name = "KEY", value_parser = registry_key)]
-    pub(crate) registry_key: Option<String>,
+    pub(crate) registry_key: Option<Followed>,
     /// Where the agent's own listener is: metrics, and with the API key control.
     #[arg(long, env = "IMN_AGENT_LISTEN", value_name = "ADDR:PORT", value_parser = socket, default_value = "0.0.0.0:9101")]
     pub(crate) listen: SocketAddr,
@@ -304,11 +305,24 @@ fn socket(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "write ADDR:PORT, such as 127.0.0.1:8080 or [::1]:8080".to_owned())
 }
 
-fn registry_key(text: &str) -> Result<String, String> {
-    if imn_runtime::credential::is_signer(text) {
-        return Ok(text.to_owned());
+/// Whose modules an agent fetches and runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Followed {
+    /// What this key has signed.
+    Registry(String),
+    /// Nobody's.
+    None,
+}
+
+fn registry_key(text: &str) -> Result<Followed, String> {
+    match text {
+        "none" => Ok(Followed::None),
+        key if imn_runtime::credential::is_signer(key) => Ok(Followed::Registry(key.to_owned())),
+        _ => {
+            Err("use the public key that the server logs at its start, M and 55 letters and digits, or none"
+                .to_owned())
+        }
     }
-    Err("use the public key that the server logs at its start, M and 55 letters and digits".to_owned())
 }
 
 fn tag(text: &str) -> Result<(String, String), String> {

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use imn_agent::Renewal;
 use imn_contract::AgentId;
 use imn_runtime::{
-    credential::{Applicant, Credentials, enrollment_proof, renewal_proof},
+    credential::{Applicant, Credentials, Vouching, enrollment_proof, is_signer, renewal_proof},
     file, nats,
     tls::Trust,
 };
@@ -43,6 +43,17 @@ struct Enrolled {
     nats_ca: Option<String>,
     /// The public part of the token.
     token: String,
+    /// Public key of the network's registry of modules.
+    #[serde(default)]
+    registry_key: Option<String>,
+}
+
+/// How an agent that has come in goes on.
+pub(crate) struct Entered {
+    pub(crate) nats: nats::Config,
+    pub(crate) renewal: Renewal,
+    /// The registry of modules that it was told of.
+    pub(crate) registry_key: Option<String>,
 }
 
 /// A server that lets agents in.
@@ -56,16 +67,14 @@ pub(crate) struct ControlPlane {
 #[derive(Deserialize)]
 struct Given {
     jwt: String,
+    queue_jwt: Option<String>,
     nats_urls: Vec<String>,
     ca: Option<String>,
+    registry_key: Option<String>,
 }
 
 /// How an agent that has come in connects and stays in; `None` when it was not told to, and never has.
-pub(crate) async fn enter(
-    args: &EnrollArgs,
-    agent: &AgentId,
-    state: &Path,
-) -> Result<Option<(nats::Config, Renewal)>> {
+pub(crate) async fn enter(args: &EnrollArgs, agent: &AgentId, state: &Path) -> Result<Option<Entered>> {
     let path = state.join(FILE);
     let known = file::read_optional(&path)?;
     let known: Option<Enrolled> = known
@@ -104,7 +113,8 @@ pub(crate) async fn enter(
     config.authority.clone_from(&enrolled.nats_ca);
     let url = args.control_plane.clone().unwrap_or_else(|| enrolled.control_plane.clone());
     let server = ControlPlane::new(&url, &enrolled.trust()?)?;
-    Ok(Some((config, renewal(&credentials, server, agent))))
+    let renewal = renewal(&credentials, server, agent);
+    Ok(Some(Entered { nats: config, renewal, registry_key: enrolled.registry_key }))
 }
 
 /// Renews over NATS, and where that does not do over HTTP.
@@ -125,7 +135,7 @@ async fn enroll(args: &EnrollArgs, token: &str, agent: &AgentId, state: &Path) -
     file::create_private_dir(state)?;
     let applicant = Applicant::default();
     let given = server.enroll(agent, &applicant, token).await?;
-    let credentials = applicant.accept(&given.jwt)?;
+    let credentials = applicant.accept(given.vouching())?;
     let (server_ca, server_fingerprint) = match trust {
         Trust::Pem(text) => (Some(text), None),
         _ => (None, args.ca_fingerprint.clone()),
@@ -138,6 +148,7 @@ async fn enroll(args: &EnrollArgs, token: &str, agent: &AgentId, state: &Path) -
         nats_url: given.nats_urls.join(","),
         nats_ca: given.ca.filter(|_| given.nats_urls.iter().any(|url| url.starts_with("tls://"))),
         token: public_part(token).to_owned(),
+        registry_key: given.registry_key.filter(|key| is_signer(key)),
     };
     // Keys of modules of an earlier enrollment may be revoked; new ones are asked for.
     match fs::remove_dir_all(state.join(MODULES)) {
@@ -173,6 +184,12 @@ impl Enrolled {
     }
 }
 
+impl Given {
+    fn vouching(&self) -> Vouching {
+        Vouching { jwt: self.jwt.clone(), queue_jwt: self.queue_jwt.clone() }
+    }
+}
+
 impl ControlPlane {
     pub(crate) fn new(url: &str, trust: &Trust) -> Result<Self> {
         let url = url.trim_end_matches('/').to_owned();
@@ -191,13 +208,13 @@ impl ControlPlane {
         Ok(serde_json::from_value(self.post("/api/v1/enroll", &body).await?)?)
     }
 
-    async fn renew(&self, agent: &AgentId, credentials: Arc<Credentials>) -> Result<String> {
+    async fn renew(&self, agent: &AgentId, credentials: Arc<Credentials>) -> Result<Vouching> {
         let (nonce, public_key) = (self.nonce().await?, credentials.public_key());
         let signature = credentials.sign(renewal_proof(&nonce, agent, &public_key).as_bytes())?;
         let body =
             json!({ "agent": agent, "public_key": public_key, "nonce": nonce, "signature": signature });
         let given: Given = serde_json::from_value(self.post("/api/v1/enroll/renew", &body).await?)?;
-        Ok(given.jwt)
+        Ok(given.vouching())
     }
 
     async fn nonce(&self) -> Result<String> {

@@ -83,6 +83,21 @@ fn an_agent_comes_in_by_a_token_once() {
     let kept = fs::read_to_string(lon1.state.join("enrolled.json")).unwrap();
     assert!(!kept.contains(secret), "a token that is spent is not kept");
 
+    // It follows the registry of the network that it came into.
+    let module = network.state().join("elsewhere.sh");
+    fs::write(&module, "#!/bin/sh\nexec sleep 60\n").unwrap();
+    let path = module.to_str().unwrap();
+    let published = imn(
+        &network,
+        &["module", "publish", path, "--type", "elsewhere", "--version", "1", "--agents", "lon1"],
+    );
+    assert!(published.status.success(), "{}", published.stderr);
+    let fetched = || {
+        let artifacts = fs::read_dir(lon1.state.join("artifacts")).ok()?;
+        artifacts.flatten().find(|copy| copy.path().join("elsewhere").is_file()).map(|_| ())
+    };
+    wait_until("what is published for it to be fetched", SOON, fetched).unwrap();
+
     // It measures, and does jobs.
     let rounds = "/api/v1/targets/127.0.0.1/results?agent=lon1";
     network.wait_get(rounds, SOON, |body| body["items"].as_array()?.first().map(|_| ()));

@@ -151,6 +151,7 @@ fn a_revoked_agent_is_disconnected_at_once_and_stays_out() {
     // Milliseconds, and on a machine that does much else at the same time more.
     assert!(took < Duration::from_secs(5), "{took:?}");
     is_refused(&network, &creds);
+    is_refused(&network, &Credentials::parse(&creds).unwrap().of_queue().unwrap().text());
     let shown = network.get("/api/v1/agents/lon1");
     assert_eq!(shown["status"], "revoked");
     assert!(shown["key"]["revoked"].is_string(), "{shown}");

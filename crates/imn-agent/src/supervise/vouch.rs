@@ -60,7 +60,7 @@ pub(super) async fn credentials(
             )),
             Refused::Fault(fault) => failed(fault.message),
         })?;
-    let credentials = applicant.accept(&jwt).map_err(|error| failed(error.to_string()))?;
+    let credentials = applicant.accept(jwt.into()).map_err(|error| failed(error.to_string()))?;
     file::write_atomic(&path, credentials.text().as_bytes())?;
     tracing::info!(%instance, key = credentials.public_key(), "credentials had from the server");
     Ok(Some(credentials.text()))
@@ -127,7 +127,7 @@ impl Supervisor {
         let instance = &record.instance;
         let asked = ask(&self.client, &self.config.id, (&record.kind, instance), known.public_key()).await;
         let renewed = match asked {
-            Ok(jwt) => known.with_jwt(&jwt).map_err(|error| error.to_string()),
+            Ok(jwt) => known.with(jwt.into()).map_err(|error| error.to_string()),
             Err(Refused::Silent(error)) => Err(error.to_string()),
             Err(Refused::Fault(fault)) => Err(fault.message),
         };

@@ -300,6 +300,9 @@ pub struct VouchReply {
     /// The JWT.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jwt: Option<String>,
+    /// For an agent: a JWT of the same key with which it takes jobs from their queues and may answer nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_jwt: Option<String>,
     /// Why there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Fault>,

@@ -1,6 +1,6 @@
 //! JWTs of nats-server's operator mode, version 2.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use data_encoding::BASE64URL_NOPAD;
 use nkeys::KeyPair;
@@ -8,8 +8,6 @@ use serde_json::{Value, json};
 
 use super::{Error, Permissions, now_s};
 
-/// How long after a request an answer to it may be published.
-const ANSWER_WITHIN: Duration = Duration::from_mins(2);
 const UNLIMITED: i64 = -1;
 
 /// What an account may use of JetStream.
@@ -90,8 +88,8 @@ pub(super) fn user(
         "pub": { "allow": permissions.publish },
         "sub": { "allow": permissions.subscribe },
     });
-    if permissions.responses {
-        nats["resp"] = json!({ "max": 1, "ttl": ANSWER_WITHIN.as_nanos() as u64 });
+    if let Some(answers) = answers(permissions) {
+        nats["resp"] = answers;
     }
     sign(account, subject, name, &nats, now_s(), expires)
 }
@@ -118,7 +116,13 @@ pub(super) fn permits(claims: &Value, permissions: &Permissions) -> bool {
     let nats = &claims["nats"];
     nats["pub"]["allow"] == json!(permissions.publish)
         && nats["sub"]["allow"] == json!(permissions.subscribe)
-        && nats["resp"].is_object() == permissions.responses
+        && nats["resp"] == answers(permissions).unwrap_or_default()
+}
+
+/// The right to answer each request once.
+fn answers(permissions: &Permissions) -> Option<Value> {
+    let within = permissions.answers?;
+    Some(json!({ "max": 1, "ttl": within.as_nanos() as u64 }))
 }
 
 fn sign(

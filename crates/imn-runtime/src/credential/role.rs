@@ -1,8 +1,15 @@
 //! What each kind of participant may publish and subscribe to; the contract's page "Credentials", as data.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use imn_contract::{AgentId, InstanceId, ModuleType, stream, subject};
+
+/// How long an agent may take to answer: it measures first.
+const MEASURED_WITHIN: Duration = Duration::from_mins(2);
+/// How long a module may take to say what becomes of a task or an order. nats-server remembers every message with a reply
+/// subject for so long, and beyond 4,096 of them looks through all with each further one: thousands of tasks per second
+/// are not to be held up by it.
+const SAID_WITHIN: Duration = Duration::from_secs(1);
 
 /// Who a user is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,6 +18,12 @@ pub enum Role {
     Server,
     /// The agent of a vantage point.
     Agent {
+        /// Its id.
+        agent: AgentId,
+    },
+    /// The agent of a vantage point where it takes jobs from their queues: the same key, and no right to answer anybody,
+    /// so that nats-server keeps no record of what it might answer.
+    Queue {
         /// Its id.
         agent: AgentId,
     },
@@ -36,8 +49,8 @@ pub struct Permissions {
     pub publish: Vec<String>,
     /// Subjects it may subscribe to; `subject queue` where only members of that queue group may.
     pub subscribe: Vec<String>,
-    /// Whether it may answer a request that it received, once and within two minutes.
-    pub responses: bool,
+    /// How long it may take to answer a request that it received, once; without, it may not.
+    pub answers: Option<Duration>,
 }
 
 impl fmt::Display for Role {
@@ -45,7 +58,7 @@ impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Server => f.write_str("server"),
-            Self::Agent { agent } => write!(f, "agent.{agent}"),
+            Self::Agent { agent } | Self::Queue { agent } => write!(f, "agent.{agent}"),
             Self::Module { agent, instance, .. } => write!(f, "module.{agent}.{instance}"),
             Self::Operator => f.write_str("operator"),
             Self::Viewer => f.write_str("viewer"),
@@ -60,11 +73,20 @@ impl Role {
         format!("_INBOX_{self}")
     }
 
+    /// The role in which an agent takes jobs from their queues.
+    pub(super) fn queue(&self) -> Option<Self> {
+        match self {
+            Self::Agent { agent } => Some(Self::Queue { agent: agent.clone() }),
+            _ => None,
+        }
+    }
+
     /// What the role may do.
     pub fn permissions(&self) -> Permissions {
         let mut permissions = match self {
             Self::Server => server(),
             Self::Agent { agent } => of_agent(agent),
+            Self::Queue { agent } => of_queue(agent),
             Self::Module { agent, kind, instance } => of_module(agent, kind, instance),
             Self::Operator => operator(),
             Self::Viewer => viewer(),
@@ -80,46 +102,63 @@ impl Role {
 fn server() -> Permissions {
     let all: Vec<String> =
         ["mmn.>", "agent.>", "heartbeat.>", "$JS.>", "$KV.>", "$O.>", "$SRV.>"].map(String::from).into();
-    Permissions { publish: all.clone(), subscribe: all, responses: true }
+    // It answers whoever asks, and so often that nats-server is to keep no record of it.
+    let inboxes = ["_INBOX_agent.>", "_INBOX_module.>", "_INBOX_operator.>"].map(String::from);
+    Permissions { publish: [all.clone(), inboxes.into()].concat(), subscribe: all, answers: None }
+}
+
+fn of_queue(agent: &AgentId) -> Permissions {
+    Permissions {
+        publish: jobs_of_agent(agent),
+        subscribe: vec![subject::direct_agent(agent), format!("mmn.jobs.attempt.{agent}.>")],
+        answers: None,
+    }
+}
+
+/// What an agent publishes to take jobs and to hand them out.
+fn jobs_of_agent(agent: &AgentId) -> Vec<String> {
+    let consumer = stream::jobs_consumer(agent);
+    vec![
+        // Its queues: one stream per type, in each a consumer of its name. It makes and lists none.
+        format!("$JS.API.CONSUMER.MSG.NEXT.*.{consumer}"),
+        format!("$JS.API.CONSUMER.INFO.*.{consumer}"),
+        format!("$JS.ACK.*.{consumer}.>"),
+        // Its modules.
+        format!("mmn.jobs.do.{agent}.*"),
+        format!("mmn.jobs.at.{agent}.*"),
+        format!("mmn.modules.ctl.{agent}.*"),
+        // What it says of jobs in its own name, and what it asks of them.
+        format!("mmn.jobs.attempt.{agent}.agent.*"),
+        subject::GET_ALL.to_owned(),
+    ]
 }
 
 fn of_agent(agent: &AgentId) -> Permissions {
     let own = stream::kv_subject(stream::ASSIGNMENTS_BUCKET, agent.as_str());
     let assignments = stream::ASSIGNMENTS;
     let published = stream::kv_subject(stream::REGISTRY_BUCKET, &stream::registry_key(agent));
-    let consumer = imn_contract::stream::jobs_consumer(agent);
+    let own = [
+        "$JS.API.INFO".to_owned(),
+        format!("$JS.API.DIRECT.GET.{assignments}.{own}.*"),
+        // The modules published for it, and executables: whose they are is no secret within a network.
+        format!("$JS.API.DIRECT.GET.{}.{published}", stream::REGISTRY),
+        format!("$JS.API.DIRECT.GET.{}", stream::ARTIFACTS),
+        // The spools that it adopts.
+        format!("mmn.ingest.rows.*.{agent}.*"),
+        subject::commit(agent),
+        // Keys of its modules.
+        subject::vouch(agent),
+        subject::renew(agent),
+        // What its modules write.
+        format!("mmn.modules.log.{agent}.*"),
+        // Itself.
+        subject::heartbeat(agent),
+        subject::simple_heartbeat(agent),
+        subject::simple_out(agent),
+        subject::simple_error(agent),
+    ];
     Permissions {
-        publish: vec![
-            "$JS.API.INFO".to_owned(),
-            // Its queues: one stream per type, in each a consumer of its name. It makes and lists none.
-            format!("$JS.API.CONSUMER.MSG.NEXT.*.{consumer}"),
-            format!("$JS.API.CONSUMER.INFO.*.{consumer}"),
-            format!("$JS.ACK.*.{consumer}.>"),
-            format!("$JS.API.DIRECT.GET.{assignments}.{own}.*"),
-            // The modules published for it, and executables: whose they are is no secret within a network.
-            format!("$JS.API.DIRECT.GET.{}.{published}", stream::REGISTRY),
-            format!("$JS.API.DIRECT.GET.{}", stream::ARTIFACTS),
-            // Its modules.
-            format!("mmn.jobs.do.{agent}.*"),
-            format!("mmn.jobs.at.{agent}.*"),
-            format!("mmn.modules.ctl.{agent}.*"),
-            // What it says of jobs in its own name, and what it asks of them.
-            format!("mmn.jobs.attempt.{agent}.agent.*"),
-            subject::GET_ALL.to_owned(),
-            // The spools that it adopts.
-            format!("mmn.ingest.rows.*.{agent}.*"),
-            subject::commit(agent),
-            // Keys of its modules.
-            subject::vouch(agent),
-            subject::renew(agent),
-            // What its modules write.
-            format!("mmn.modules.log.{agent}.*"),
-            // Itself.
-            subject::heartbeat(agent),
-            subject::simple_heartbeat(agent),
-            subject::simple_out(agent),
-            subject::simple_error(agent),
-        ],
+        publish: [jobs_of_agent(agent), own.into()].concat(),
         subscribe: vec![
             subject::agent_control(agent),
             subject::simple_in(agent),
@@ -133,7 +172,7 @@ fn of_agent(agent: &AgentId) -> Permissions {
             format!("mmn.jobs.log.{agent}.>"),
             "$SRV.>".to_owned(),
         ],
-        responses: true,
+        answers: Some(MEASURED_WITHIN),
     }
 }
 
@@ -156,7 +195,7 @@ fn of_module(agent: &AgentId, kind: &ModuleType, instance: &InstanceId) -> Permi
             subject::commit(agent),
             "$SRV.>".to_owned(),
         ],
-        responses: true,
+        answers: Some(SAID_WITHIN),
     }
 }
 
@@ -176,7 +215,7 @@ fn viewer() -> Permissions {
         ]
         .map(str::to_owned)
         .into(),
-        responses: false,
+        answers: None,
     }
 }
 

@@ -7,7 +7,7 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
 };
 use imn_contract::AgentId;
-use imn_runtime::credential;
+use imn_runtime::credential::{self, Vouching};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
@@ -72,6 +72,9 @@ pub(crate) struct Enrolled {
     pub(crate) agent: String,
     /// JWT of its key, which says what it may do.
     pub(crate) jwt: String,
+    /// JWT of the same key with which it takes jobs from their queues, over a connection of its own.
+    #[schema(required)]
+    pub(crate) queue_jwt: Option<String>,
     /// When the JWT ends, RFC 3339 UTC; it is to be renewed at half of its life.
     #[schema(required)]
     pub(crate) expires: Option<String>,
@@ -82,6 +85,9 @@ pub(crate) struct Enrolled {
     pub(crate) ca: Option<String>,
     /// Prefix of its private inboxes.
     pub(crate) inbox_prefix: String,
+    /// Public key of the network's registry of modules; null: this server signs none.
+    #[schema(required)]
+    pub(crate) registry_key: Option<String>,
 }
 
 pub(crate) fn routes() -> OpenApiRouter<Api> {
@@ -117,11 +123,11 @@ async fn enroll(
     api.limits.take(NOBODY)?;
     let EnrollSpec { token, agent, public_key, nonce, signature } = spec;
     let application = Application { agent: id(&agent)?, public_key, nonce, signature };
-    let (jwt, token) = api.context.keys.enroll(&application, &token).await?;
+    let (vouching, token) = api.context.keys.enroll(&application, &token).await?;
     let by = Principal { actor: format!("enrollment-token:{token}"), role: Role::Admin };
     let detail = json!({ "public_key": application.public_key });
     audit::record(&api, &by, "agent.enroll", application.agent.as_str(), &detail).await;
-    Ok(Json(enrolled(&api, &headers, &application.agent, jwt)))
+    Ok(Json(enrolled(&api, &headers, &application.agent, vouching)))
 }
 
 /// Renew the JWT of an agent that cannot ask over NATS
@@ -138,25 +144,27 @@ async fn renew(
     api.limits.take(NOBODY)?;
     let RenewSpec { agent, public_key, nonce, signature } = spec;
     let application = Application { agent: id(&agent)?, public_key, nonce, signature };
-    let jwt = api.context.keys.renew(&application).await?;
-    Ok(Json(enrolled(&api, &headers, &application.agent, jwt)))
+    let vouching = api.context.keys.renew(&application).await?;
+    Ok(Json(enrolled(&api, &headers, &application.agent, vouching)))
 }
 
 fn id(text: &str) -> Result<AgentId, Problem> {
     AgentId::new(text).map_err(|error| Problem::field("agent", error.to_string()))
 }
 
-fn enrolled(api: &Api, headers: &HeaderMap, agent: &AgentId, jwt: String) -> Enrolled {
+fn enrolled(api: &Api, headers: &HeaderMap, agent: &AgentId, vouching: Vouching) -> Enrolled {
     let config = &api.context.config;
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).map(host_alone);
     let lifetime = i64::try_from(config.credential_lifetime.as_micros()).unwrap_or(i64::MAX);
     Enrolled {
         agent: agent.to_string(),
-        jwt,
+        jwt: vouching.jwt,
+        queue_jwt: vouching.queue_jwt,
         expires: Some(text::time(now_us().saturating_add(lifetime))),
         nats_urls: config.public_nats.iter().map(|url| reached(url, host)).collect(),
         ca: config.certificates.clone(),
         inbox_prefix: credential::Role::Agent { agent: agent.clone() }.inbox_prefix(),
+        registry_key: config.signer.as_ref().map(|signer| signer.public_key()),
     }
 }
 

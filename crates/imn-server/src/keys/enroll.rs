@@ -1,7 +1,7 @@
 //! How an agent comes in: by a token that is good once, and a key that it shows to have.
 
 use imn_contract::{AgentId, Fault};
-use imn_runtime::credential::{self, Role, enrollment_proof, renewal_proof};
+use imn_runtime::credential::{self, Role, Vouching, enrollment_proof, renewal_proof};
 use imn_store::{Credential, EnrollmentToken};
 use subtle::ConstantTimeEq;
 
@@ -80,12 +80,12 @@ impl Keys {
         self.shared.nonces.fresh(now_us())
     }
 
-    /// Lets an agent in: spends the token and vouches for the key. The JWT, and the token's public part.
+    /// Lets an agent in: spends the token and vouches for the key. With it, the token's public part.
     pub(crate) async fn enroll(
         &self,
         application: &Application,
         token: &str,
-    ) -> Result<(String, String), Refusal> {
+    ) -> Result<(Vouching, String), Refusal> {
         let authority = self.authority()?;
         let found = self.token(token).await?;
         let (now, end) = self.now_and_end();
@@ -111,7 +111,7 @@ impl Keys {
             return Err(Refusal::InForce { agent: agent.clone() });
         }
         let role = Role::Agent { agent: agent.clone() };
-        let jwt = authority
+        let vouching = authority
             .vouch(&role, public_key, Some(self.shared.parts.lifetime))
             .map_err(|error| Fault::invalid("public_key", error.to_string()))?;
         let credential = Credential {
@@ -126,17 +126,17 @@ impl Keys {
             return Err(Refusal::Used { by: "somebody else just now".to_owned() });
         }
         tracing::info!(%agent, token = found.id, key = public_key, "agent enrolled");
-        Ok((jwt, found.id))
+        Ok((vouching, found.id))
     }
 
     /// Renews the JWT of an agent that NATS does not let in any more, or that cannot reach it.
-    pub(crate) async fn renew(&self, application: &Application) -> Result<String, Refusal> {
+    pub(crate) async fn renew(&self, application: &Application) -> Result<Vouching, Refusal> {
         let proof = renewal_proof(&application.nonce, &application.agent, &application.public_key);
         self.proved(application, &proof, now_us())?;
         let role = Role::Agent { agent: application.agent.clone() };
-        let jwt = self.vouch(&role, &application.public_key).await?;
+        let vouching = self.vouch(&role, &application.public_key).await?;
         tracing::info!(agent = %application.agent, key = application.public_key, "credentials renewed over HTTP");
-        Ok(jwt)
+        Ok(vouching)
     }
 
     async fn token(&self, token: &str) -> Result<EnrollmentToken, Refusal> {

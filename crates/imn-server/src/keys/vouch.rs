@@ -7,7 +7,11 @@ use imn_contract::{
     latest::{Renewal, Vouch, VouchReply},
     subject,
 };
-use imn_runtime::{credential::Role, nats, task::Stop};
+use imn_runtime::{
+    credential::{Role, Vouching},
+    nats,
+    task::Stop,
+};
 
 use crate::context::Context;
 
@@ -30,10 +34,12 @@ pub(crate) async fn answer(context: Context, stop: Stop) -> nats::Result<()> {
             else => return Ok(()),
         };
         let sent = match answer {
-            Ok(jwt) => client.respond(&request, &VouchReply { v: 1, jwt: Some(jwt), error: None }).await,
+            Ok(Vouching { jwt, queue_jwt }) => {
+                client.respond(&request, &VouchReply { v: 1, jwt: Some(jwt), queue_jwt, error: None }).await
+            }
             Err(fault) => {
                 tracing::warn!(subject = %request.subject, %fault, "key not vouched for");
-                let reply = VouchReply { v: 1, jwt: None, error: Some(fault.clone()) };
+                let reply = VouchReply { v: 1, jwt: None, queue_jwt: None, error: Some(fault.clone()) };
                 client.respond_fault(&request, &reply, &fault).await
             }
         };
@@ -43,15 +49,15 @@ pub(crate) async fn answer(context: Context, stop: Stop) -> nats::Result<()> {
     }
 }
 
-async fn of_agent(context: &Context, request: &Raw) -> Result<String, Fault> {
+async fn of_agent(context: &Context, request: &Raw) -> Result<Vouching, Fault> {
     let agent = asker(request)?;
     let renewal = nats::decode::<Renewal>(request)?;
-    let jwt = context.keys.vouch(&Role::Agent { agent: agent.clone() }, &renewal.public_key).await?;
+    let vouching = context.keys.vouch(&Role::Agent { agent: agent.clone() }, &renewal.public_key).await?;
     tracing::info!(%agent, key = renewal.public_key, "credentials renewed");
-    Ok(jwt)
+    Ok(vouching)
 }
 
-async fn of_module(context: &Context, request: &Raw) -> Result<String, Fault> {
+async fn of_module(context: &Context, request: &Raw) -> Result<Vouching, Fault> {
     let agent = asker(request)?;
     let vouch = nats::decode::<Vouch>(request)?;
     check(&agent, &vouch)?;
@@ -64,9 +70,9 @@ async fn of_module(context: &Context, request: &Raw) -> Result<String, Fault> {
     }
     let Vouch { kind, instance, public_key, .. } = vouch;
     let role = Role::Module { agent: agent.clone(), kind, instance: instance.clone() };
-    let jwt = context.keys.vouch(&role, &public_key).await?;
+    let vouching = context.keys.vouch(&role, &public_key).await?;
     tracing::info!(%agent, %instance, key = public_key, "key vouched for");
-    Ok(jwt)
+    Ok(vouching)
 }
 
 fn asker(request: &Raw) -> Result<AgentId, Fault> {

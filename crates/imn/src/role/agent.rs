@@ -7,8 +7,8 @@ use imn_runtime::task::Signals;
 use imn_sink::format::{Row, probe_page};
 
 use crate::{
-    cli::AgentArgs,
-    enroll::{self, ControlPlane},
+    cli::{AgentArgs, Followed},
+    enroll::{self, ControlPlane, Entered},
     exit::{Code, Exit},
     settings,
 };
@@ -28,9 +28,11 @@ async fn run(args: AgentArgs, id: AgentId) -> Result<Code> {
         Some(_) => None,
         None => enroll::enter(&args.enroll, &id, &state).await?,
     };
-    let (nats, renewal, module_creds) = match entered {
-        Some((nats, renewal)) => (nats, Some(renewal), Some(state.join(enroll::MODULES))),
-        None => (super::connection(&args.nats, &format!("agent {id}"))?, by_file(&args, &id)?, None),
+    let (nats, renewal, module_creds, registry_key) = match entered {
+        Some(Entered { nats, renewal, registry_key }) => {
+            (nats, Some(renewal), Some(state.join(enroll::MODULES)), registry_key)
+        }
+        None => (super::connection(&args.nats, &format!("agent {id}"))?, by_file(&args, &id)?, None, None),
     };
     let program = std::env::current_exe().context("find the program of this process")?;
     let mut config = Config::new(id, nats, &state, program);
@@ -49,7 +51,11 @@ async fn run(args: AgentArgs, id: AgentId) -> Result<Code> {
     if let Some(directory) = args.module_creds_dir.or(module_creds) {
         config.credentials = ModuleCredentials::directory(directory);
     }
-    config.registry_key = args.registry_key;
+    config.registry_key = match args.registry_key {
+        Some(Followed::Registry(key)) => Some(key),
+        Some(Followed::None) => None,
+        None => registry_key,
+    };
     config.listen = Some(args.listen);
     config.scraping = Some(Scraping::new(settings::scrape_modules()?, |kind, outcome, elapsed| {
         let outcome = Outcome::read(kind, outcome);

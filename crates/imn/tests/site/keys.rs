@@ -148,7 +148,8 @@ pub(crate) fn command(network: &Network, state: &Path, id: &str, args: &[&str]) 
 
 /// Waits until nats-server knows the agent and all of its modules.
 pub(crate) fn wait_connected(network: &Network, agent: &str) -> Vec<Value> {
-    let all = imn_module::KINDS.len() + 1;
+    // The agent has a connection of its own for the queues of jobs.
+    let all = imn_module::KINDS.len() + 2;
     wait_until(format!("{agent} and its modules to be connected"), SOON, || {
         Some(of(agent, monitored(network)?)).filter(|connections| connections.len() == all)
     })
