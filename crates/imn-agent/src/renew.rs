@@ -143,11 +143,10 @@ impl Renewer {
     /// Has the next connections made with what was signed.
     fn take(&self, vouching: Vouching) -> nats::Result<()> {
         self.client.renew(vouching)?;
-        let queue = self.client.credentials().and_then(|renewed| renewed.of_queue());
-        match (&self.queue, queue) {
-            (Some(client), Some(queue)) => client.renew(queue.jwt().to_owned().into()),
-            _ => Ok(()),
-        }
+        let (Some(queue), Some(renewed)) = (&self.queue, self.client.credentials()) else { return Ok(()) };
+        // A server that knows of no rights for the queues alone gives the agent's own, which hold them.
+        let jwt = renewed.of_queue().map_or_else(|| renewed.jwt().to_owned(), |own| own.jwt().to_owned());
+        queue.renew(jwt.into())
     }
 
     async fn over_nats(&self, known: &Credentials) -> Result<Vouching, String> {

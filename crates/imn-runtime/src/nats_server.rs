@@ -38,10 +38,9 @@ const STEADY: Duration = Duration::from_secs(30);
 /// How often JetStream is asked whether it lives, and after how many silences in a row it does not.
 const WATCH: Duration = Duration::from_secs(3);
 const LAST_MISS: u32 = 4;
-/// How far nats-server lets its memory grow before it looks for what it does not need any more: by four times, and beyond
-/// the second as soon as it must. By its own measure, of once, that is a tenth of its work.
-const GARBAGE_PERCENT: &str = "400";
-const MEMORY_SOFT: &str = "512MiB";
+/// By how much, in percent of what it needs, nats-server lets its memory grow before it looks for what it needs no more. By
+/// its own measure, 100, that is a tenth of its work.
+const GARBAGE_PERCENT: &str = "200";
 /// Without so much space the server is not started: it would take a write and never answer again.
 const LEAST_SPACE: u64 = 16 * 1024 * 1024;
 
@@ -313,7 +312,6 @@ impl Runner {
             .env_clear()
             .env("GOMAXPROCS", processors().to_string())
             .env("GOGC", GARBAGE_PERCENT)
-            .env("GOMEMLIMIT", MEMORY_SOFT)
             .stdin(Stdio::null())
             .stdout(stdout)
             .stderr(stderr)

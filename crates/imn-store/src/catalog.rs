@@ -108,7 +108,8 @@ pub trait Catalog: Send + Sync {
 
     /// All assignments, by (agent, target, type).
     async fn assignments(&self) -> Result<Vec<AssignmentRow>, CatalogError>;
-    /// Adds and removes assignments, and sets the generation of each agent named, together.
+    /// Adds and removes assignments, and sets the generation of each agent named, together. Those of a target that is gone,
+    /// which may be deleted while it is decided upon, are left out.
     async fn change_assignments(
         &self,
         add: &[AssignmentRow],

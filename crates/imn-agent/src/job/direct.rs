@@ -22,6 +22,8 @@ use crate::roster::Mark;
 const ATTEMPTS: u32 = 3;
 /// How long an order waits for a slot.
 const SLOT_WITHIN: Duration = Duration::from_secs(2);
+/// How long the verdict of an instance that has ended may still take to arrive.
+const VERDICT_IN_HAND: Duration = Duration::from_millis(100);
 const SLOT_RETRY: Duration = Duration::from_millis(50);
 
 /// One measurement to be made now.
@@ -135,7 +137,11 @@ impl Jobs {
                 // The sender is taken out only by this function's end.
                 Err(_) => Err(crashed(&instance)),
             },
-            _ = lease.ended() => answer.try_recv().map_or_else(|_| Err(crashed(&instance)), verdict),
+            // Its end and its verdict come over two connections.
+            _ = lease.ended() => match tokio::time::timeout(VERDICT_IN_HAND, &mut answer).await {
+                Ok(Ok(attempt)) => verdict(attempt),
+                Ok(Err(_)) | Err(_) => Err(crashed(&instance)),
+            },
             () = tokio::time::sleep_until(deadline) => {
                 let cancel = ModuleControl { v: 1, op: ModuleOp::Cancel { job_id: task.job_id.clone() } };
                 self.dispatcher.tell(&instance, &cancel).await;

@@ -221,6 +221,8 @@ impl Desk {
         shared.outbox.publish(&result, TraceParent::current());
         if !matches!(state, JobState::Succeeded | JobState::Failed | JobState::Rejected) {
             shared.outbox.withdraw(kind, &agent, &job);
+            // It may still be in work: whoever does it is not to go on until the result is out.
+            self.notify_done(&agent, &job).await;
         }
         if state == JobState::Dead {
             let dead = subject::dead(kind, &agent, &job);

@@ -118,9 +118,11 @@ pub(super) async fn change_assignments(
     )
     .await?;
     tx.execute_many(
-        "INSERT INTO assignment (agent, target, type, since_us)",
+        "WITH v (v_agent, v_target, v_type, v_since_us) AS (",
         added,
-        "ON CONFLICT (agent, target, type) DO UPDATE SET since_us = excluded.since_us",
+        ") INSERT INTO assignment (agent, target, type, since_us) \
+         SELECT v_agent, v_target, v_type, v_since_us FROM v JOIN target ON id = v_target WHERE true \
+         ON CONFLICT (agent, target, type) DO UPDATE SET since_us = excluded.since_us",
     )
     .await
     .map_err(|error| error.about("assignment", "of a target"))?;
