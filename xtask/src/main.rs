@@ -4,6 +4,7 @@ mod bench;
 mod generate;
 mod install;
 mod run;
+mod suite;
 mod test;
 mod tidy;
 

@@ -1,13 +1,13 @@
 //! `test` and `soak`.
 
-use std::{path::PathBuf, process::Command, time::Instant};
+use std::{process::Command, time::Instant};
 
 use anyhow::Result;
 
 use crate::{
     install,
     run::{cargo, output, root, run, target},
-    tidy,
+    suite, tidy,
 };
 
 /// Set for the scenarios, which then run at full length.
@@ -18,21 +18,22 @@ const INTERPRETER: &str = "IMN_TEST_PYTHON";
 pub(crate) fn test(filter: Option<&str>, with_tidy: bool) -> Result<()> {
     install::for_testing()?;
     let start = Instant::now();
-    let program = build_tests()?;
+    let programs = suite::build()?;
     eprintln!("built in {} s", start.elapsed().as_secs());
     if with_tidy {
-        tidy::tidy(&program)?;
+        tidy::tidy(&target().join("release/imn"))?;
     }
     let start = Instant::now();
-    // Scenarios measure load and lateness: two at once would measure each other.
-    run(tests().args(filter).args(["--", "--test-threads=1"]))?;
+    let tested = suite::run(&programs, filter, (INTERPRETER, install::interpreter()));
+    // Examples of the documentation, whichever tests have failed.
+    let examples = run(tests().arg("--doc").args(filter));
     eprintln!("tested in {} s", start.elapsed().as_secs());
-    Ok(())
+    tested.and(examples)
 }
 
 pub(crate) fn soak(filter: Option<&str>) -> Result<()> {
     install::for_testing()?;
-    build_tests()?;
+    suite::build()?;
     run(tests().env(SOAK, "1").args(filter).args([
         "--",
         "--test-threads=1",
@@ -46,12 +47,6 @@ pub(crate) fn soak(filter: Option<&str>) -> Result<()> {
 pub(crate) fn in_full(scenario: &str) -> Result<()> {
     install::for_testing()?;
     run(tests().env(SOAK, "1").args(["--test", scenario, "--", "--nocapture"]))
-}
-
-/// The tests of everything, and beside them the product; one build for both.
-fn build_tests() -> Result<PathBuf> {
-    run(cargo().args(["test", "--release", "--workspace", "--no-run", "--quiet"]))?;
-    Ok(target().join("release/imn"))
 }
 
 fn tests() -> Command {

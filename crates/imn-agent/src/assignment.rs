@@ -1,9 +1,10 @@
 //! Standing work: read from the server's bucket, kept on disk, split among instances.
 
+mod hold;
 mod split;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -11,18 +12,23 @@ use std::{
 
 use imn_contract::{
     AgentId, Encoding, InstanceId, ModuleType, decode,
-    latest::{Assignment, AssignmentFile, AssignmentMark, AssignmentMeta, AssignmentShard},
+    latest::{Assignment, AssignmentFile, AssignmentMark, AssignmentMeta, AssignmentShard, ModuleState},
     stream,
 };
 use imn_runtime::{
-    file,
+    clock, file,
     nats::{self, Client},
     task::Stop,
 };
 use tokio::sync::Notify;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::{Config, roster::Roster, supervise::Supervisor};
+use crate::{
+    Config,
+    roster::{Member, Roster, Service},
+    supervise::Supervisor,
+};
+use hold::{Condition, Holds, Share};
 
 /// How often the server's bucket is looked at without being poked.
 const RESYNC: Duration = Duration::from_secs(30);
@@ -67,7 +73,11 @@ enum SyncError {
 struct Held {
     meta: Option<AssignmentMeta>,
     shards: BTreeMap<usize, Vec<Assignment>>,
+    /// Nobody has looked yet at what the agent before has written.
+    holds: Option<Holds>,
     files: BTreeMap<InstanceId, Written>,
+    /// When a hand-over that has to wait can be.
+    again: Option<tokio::time::Instant>,
 }
 
 /// What a file of an instance holds.
@@ -75,7 +85,6 @@ struct Held {
 struct Written {
     generation: u64,
     hash: u64,
-    assignments: usize,
 }
 
 impl Assignments {
@@ -109,7 +118,7 @@ impl Assignments {
         if let Some(meta) = &held.meta {
             supervisor.set_partitions(meta.partitions);
         }
-        self.distribute(&mut held);
+        self.distribute(&mut held, &supervisor);
         let mut connected = self.client.events().connected();
         let mut members = self.roster.standing();
         let mut roster = self.roster.changes();
@@ -123,23 +132,28 @@ impl Assignments {
                             if let Some(meta) = &held.meta {
                                 supervisor.set_partitions(meta.partitions);
                             }
-                            self.distribute(&mut held);
+                            self.distribute(&mut held, &supervisor);
                         }
                     }
                     Err(error) => tracing::warn!(%error, "assignments stay as they are"),
                 }
                 synced = tokio::time::Instant::now();
             }
+            let again = held.again;
             due = tokio::select! {
                 () = stop.requested() => return,
                 () = self.poke.notified() => true,
                 () = tokio::time::sleep_until(synced + RESYNC) => { synced = tokio::time::Instant::now(); true }
                 Ok(()) = connected.changed() => *connected.borrow(),
+                () = tokio::time::sleep_until(again.unwrap_or(synced)), if again.is_some() => {
+                    self.distribute(&mut held, &supervisor);
+                    false
+                }
                 Ok(()) = roster.changed() => {
                     let now = self.roster.standing();
                     if now != members {
                         members = now;
-                        self.distribute(&mut held);
+                        self.distribute(&mut held, &supervisor);
                     }
                     false
                 }
@@ -245,41 +259,75 @@ impl Assignments {
         self.cache.join(format!("{shard}.shard"))
     }
 
-    /// Writes the files of all instances of standing work that differ from what they should be. Those that lose
-    /// targets are written first, so that a target is with two instances as briefly as can be.
-    fn distribute(&self, held: &mut Held) {
+    /// Writes the files of all instances of standing work that differ from what they should be. Those that hand targets over
+    /// are written first: if the agent dies between, what nobody was given is a gap, and not done twice.
+    fn distribute(&self, held: &mut Held, supervisor: &Supervisor) {
         let members = self.roster.standing();
+        let conditions = self.conditions(held, &members, supervisor);
+        let holds = held.holds.get_or_insert_with(|| self.restored(conditions.keys()));
         let mut by_type: BTreeMap<&ModuleType, Vec<&Assignment>> = BTreeMap::new();
         for assignment in held.shards.values().flatten() {
             by_type.entry(&assignment.kind).or_default().push(assignment);
         }
-        for (kind, work) in &by_type {
+        let mut wanted: Vec<(&Assignment, Option<&InstanceId>)> = Vec::new();
+        for (kind, work) in by_type {
             self.roster.rounds_take(kind, work.iter().map(|one| longest(one)).max().unwrap_or_default());
+            let members = members.get(kind).map(Vec::as_slice).unwrap_or_default();
+            let takers = takers(members, holds);
+            // Without any it stays where it is.
+            wanted.extend(split::split(&work, &takers).into_iter().map(|(one, by)| (one, by.map(acting))));
         }
-        let targets: u64 = held.shards.values().map(|shard| shard.len() as u64).sum();
-        let mut files: Vec<(i64, InstanceId, Vec<Assignment>)> = Vec::new();
-        for (kind, instances) in &members {
-            let work = by_type.get(kind).map(Vec::as_slice).unwrap_or_default();
-            for (instance, share) in split::split(work, instances) {
-                if !held.files.contains_key(instance)
-                    && let Some(known) = self.written(instance)
-                {
-                    held.files.insert(instance.clone(), known);
-                }
-                let before = held.files.get(instance).map_or(0, |known| known.assignments);
-                let gain = share.len() as i64 - before as i64;
-                files.push((gain, instance.clone(), share.into_iter().cloned().collect()));
-            }
+        let now = tokio::time::Instant::now();
+        let now_us = clock::now_us();
+        let shares = holds.share(wanted.into_iter(), now_us, |instance| {
+            conditions.get(instance).copied().unwrap_or(Condition::Gone)
+        });
+        held.again = shares.again_us.map(|at_us| now + Duration::from_micros((at_us - now_us).max(0) as u64));
+        held.files.retain(|instance, _| conditions.get(instance).is_some_and(|is| *is != Condition::Gone));
+        let mut files = shares.of;
+        let shared = members.values().flatten().filter(|member| member.service != Service::Out);
+        for instance in shared.map(|member| &member.instance).chain(held.files.keys()) {
+            files.entry(instance.clone()).or_default();
         }
-        files.sort_by_key(|(gain, ..)| *gain);
-        for (_, instance, share) in files {
-            if let Err(error) = self.write(&mut held.files, &instance, share) {
+        let mut files: Vec<(InstanceId, Share)> = files.into_iter().collect();
+        files.sort_by_key(|(_, share)| std::cmp::Reverse(share.leaving));
+        for (instance, share) in files {
+            let until_us = (!share.assignments.is_empty()).then_some(share.until_us);
+            self.roster.owes(&instance, until_us);
+            if let Err(error) = self.write(&mut held.files, &instance, share.assignments) {
                 tracing::error!(%instance, %error, "standing work cannot be handed over");
             }
         }
         let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
-        in_force.targets = targets;
+        in_force.targets = held.shards.values().map(|shard| shard.len() as u64).sum();
         in_force.mark = held.meta.as_ref().map(mark).unwrap_or_default();
+    }
+
+    /// How everybody is who has standing work, may get some, or has a process.
+    fn conditions(
+        &self,
+        held: &Held,
+        members: &BTreeMap<ModuleType, Vec<Member>>,
+        supervisor: &Supervisor,
+    ) -> BTreeMap<InstanceId, Condition> {
+        let running = supervisor.running();
+        let members = members.values().flatten().map(|member| &member.instance);
+        let all: BTreeSet<&InstanceId> = members.chain(held.files.keys()).chain(&running).collect();
+        let condition = |instance: &InstanceId| match self.roster.state(instance) {
+            Some(ModuleState::Ready | ModuleState::Saturated) => Condition::Ready,
+            _ if running.contains(instance) => Condition::Alive,
+            Some(_) => Condition::Down,
+            None => Condition::Gone,
+        };
+        all.into_iter().map(|instance| (instance.clone(), condition(instance))).collect()
+    }
+
+    /// Who has what, by the files of these instances.
+    fn restored<'a>(&self, instances: impl Iterator<Item = &'a InstanceId>) -> Holds {
+        let mut holds = Holds::default();
+        let files: Vec<AssignmentFile> = instances.filter_map(|instance| self.file(instance)).collect();
+        holds.restore(&files);
+        holds
     }
 
     fn write(
@@ -289,28 +337,51 @@ impl Assignments {
         mut share: Vec<Assignment>,
     ) -> Result<(), file::Error> {
         share.sort_by(|a, b| (&a.target, &a.kind).cmp(&(&b.target, &b.kind)));
-        let hash = xxh3_64(&serde_json::to_vec(&share).unwrap_or_default());
+        let hash = content_hash(&share);
         let path = Supervisor::assignment_path(&self.config, instance);
-        let generation = match files.get(instance) {
-            Some(known) if known.hash == hash => return Ok(()),
-            Some(known) => known.generation + 1,
-            None => 1,
-        };
+        let known = files.get(instance).map(|known| (known.generation, known.hash)).or_else(|| {
+            let file = self.file(instance)?;
+            Some((file.generation, content_hash(&file.assignments)))
+        });
+        let generation = known.map_or(1, |(generation, known)| generation + u64::from(known != hash));
+        files.insert(instance.clone(), Written { generation, hash });
+        if known == Some((generation, hash)) {
+            return Ok(());
+        }
         let count = share.len();
         let content = AssignmentFile { v: 1, generation, instance: instance.clone(), assignments: share };
-        file::write_atomic(&path, &serde_json::to_vec(&content).unwrap_or_default())?;
-        tracing::info!(%instance, generation, assignments = count, "standing work handed over");
-        files.insert(instance.clone(), Written { generation, hash, assignments: count });
-        Ok(())
+        let written = file::write_atomic(&path, &serde_json::to_vec(&content).unwrap_or_default());
+        if written.is_err() {
+            // To be tried again, whatever it should say then.
+            files.remove(instance);
+        } else {
+            tracing::info!(%instance, generation, assignments = count, "standing work handed over");
+        }
+        written
     }
 
-    /// What the file of an instance holds, as the agent before has written it.
-    fn written(&self, instance: &InstanceId) -> Option<Written> {
+    /// The file of an instance, if there is any.
+    fn file(&self, instance: &InstanceId) -> Option<AssignmentFile> {
         let text = file::read_optional(&Supervisor::assignment_path(&self.config, instance)).ok()??;
-        let content: AssignmentFile = serde_json::from_str(&text).ok()?;
-        let hash = xxh3_64(&serde_json::to_vec(&content.assignments).unwrap_or_default());
-        Some(Written { generation: content.generation, hash, assignments: content.assignments.len() })
+        serde_json::from_str(&text).ok()
     }
+}
+
+/// Those among whom work is split: who has been ready, or has some already; all, when there are none yet.
+fn takers<'a>(members: &'a [Member], holds: &Holds) -> Vec<&'a Member> {
+    let in_service = || members.iter().filter(|member| member.service != Service::Out);
+    let takes = |member: &&Member| member.service == Service::In || holds.has_any(&member.instance);
+    let takers: Vec<&Member> = in_service().filter(takes).collect();
+    if takers.is_empty() { in_service().collect() } else { takers }
+}
+
+/// Who does what is the member's.
+fn acting(member: &Member) -> &InstanceId {
+    member.stand_in.as_ref().unwrap_or(&member.instance)
+}
+
+fn content_hash(assignments: &[Assignment]) -> u64 {
+    xxh3_64(&serde_json::to_vec(assignments).unwrap_or_default())
 }
 
 /// How long a round may take: packets a second apart, what they wait for, and the same once more to confirm a loss.

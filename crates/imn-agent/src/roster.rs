@@ -3,6 +3,7 @@
 mod entry;
 mod room;
 mod stall;
+mod standing;
 mod trial;
 
 use std::{
@@ -21,6 +22,7 @@ use entry::{Entry, Heard, Word};
 pub(crate) use entry::{Life, Phase};
 pub(crate) use room::Claim;
 use room::Rooms;
+pub(crate) use standing::{Member, Service};
 pub(crate) use trial::{Mark, Tally};
 
 /// Silence after which an instance counts as degraded.
@@ -162,10 +164,7 @@ impl Roster {
             entry.slots = announce.slots;
             match announce.event {
                 AnnounceEvent::Hello => entry.word = Word::Silent,
-                AnnounceEvent::Ready => {
-                    entry.word = Word::Ready;
-                    entry.heard_at = Instant::now();
-                }
+                AnnounceEvent::Ready => entry.said(Word::Ready),
                 AnnounceEvent::Draining => entry.word = Word::Leaving,
                 AnnounceEvent::Bye if entry.supervised => entry.word = Word::Leaving,
                 AnnounceEvent::Bye => {
@@ -198,8 +197,8 @@ impl Roster {
             }
             health.version.clone_into(&mut entry.version);
             entry.slots = health.slots;
-            entry.word = if health.state == ModuleState::Draining { Word::Leaving } else { Word::Ready };
-            entry.heard_at = Instant::now();
+            let is_draining = health.state == ModuleState::Draining;
+            entry.said(if is_draining { Word::Leaving } else { Word::Ready });
             entry.progress.heard(&health, entry.heard_at);
             entry.health = Some(Heard(health));
         });
@@ -266,17 +265,6 @@ impl Roster {
         types.sort();
         types.dedup();
         types
-    }
-
-    /// The supervised instances of standing work that are not out of service, by type.
-    pub(crate) fn standing(&self) -> BTreeMap<ModuleType, Vec<InstanceId>> {
-        let mut by_type: BTreeMap<ModuleType, Vec<InstanceId>> = BTreeMap::new();
-        for (instance, entry) in self.lock().iter() {
-            if entry.supervised && entry.standing && !entry.out_of_service() {
-                by_type.entry(entry.kind.clone()).or_default().push(instance.clone());
-            }
-        }
-        by_type
     }
 
     /// Notes that an instance has a job, until the lease is dropped; `None` when the instance is not here.
@@ -424,9 +412,9 @@ mod tests {
         drop(lease);
         assert_eq!(roster.credit(&kind), 0);
         assert_eq!(roster.state(&instance), Some(ModuleState::Backoff));
-        assert_eq!(roster.standing()[&kind].as_slice(), std::slice::from_ref(&instance));
+        assert_eq!(roster.standing()[&kind][0].service, Service::In);
         roster.down(&instance, Phase::Quarantined, None);
-        assert!(roster.standing().is_empty());
+        assert_eq!(roster.standing()[&kind][0].service, Service::Out);
     }
 
     #[tokio::test]

@@ -119,7 +119,7 @@ impl Supervisor {
         supervisor.take_versions();
         for (instance, order) in supervisor.wanted()? {
             if let Some(spec) = order.spec() {
-                supervisor.roster.declare(&instance, &spec.kind, &spec.version, spec.standing);
+                supervisor.roster.declare(&instance, &spec.kind, &spec.version, spec.shares());
             }
         }
         Ok(supervisor)
@@ -218,6 +218,12 @@ impl Supervisor {
         let mut problems = self.catalog().problems.clone();
         problems.extend(self.versions.problems());
         problems
+    }
+
+    /// The instances that have a process, whether or not its keeper knows it yet.
+    pub(crate) fn running(&self) -> BTreeSet<InstanceId> {
+        let records = self.records.all().into_iter();
+        records.filter(Record::lives).map(|record| record.instance).collect()
     }
 
     /// The number of ingest partitions, for modules that are started from now on.
@@ -366,8 +372,8 @@ impl Supervisor {
                 }
                 Order::Run(spec)
             };
-            // What is tried has no standing work: a round is made by one instance.
-            let alone = |spec: &Spec| Arc::new(Spec { instances: 1, standing: false, ..as_tuned(spec) });
+            // What is tried has no standing work of its own: a round is made by one instance.
+            let alone = |spec: &Spec| Arc::new(Spec { instances: 1, stands_in: true, ..as_tuned(spec) });
             let in_force = Arc::new(as_tuned(&version.in_force));
             let mut replaced = 0;
             let mut next = Arc::clone(&in_force);

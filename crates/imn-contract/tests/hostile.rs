@@ -147,7 +147,7 @@ proptest! {
     fn dues_follow_the_interval(from in 0i64..1 << 50, interval_ms in 1u64..600_000, span in 0i64..1 << 32) {
         let assignment = Assignment {
             target: "t1".parse().unwrap(), kind: "icmp".parse().unwrap(), address: String::new(), interval_ms,
-            timeout_ms: 1, count: 1, params: serde_json::Map::new(), since_us: 0,
+            timeout_ms: 1, count: 1, params: serde_json::Map::new(), since_us: 0, until_us: None,
         };
         let interval = assignment.interval_us() as i64;
         let due = assignment.next_due_us(from);

@@ -437,6 +437,7 @@ mod tests {
             count: 3,
             params: json!({"count": 9, "timeout_ms": 9, "method": "HEAD"}).as_object().unwrap().clone(),
             since_us: 0,
+            until_us: None,
         };
         let (one, two) = (
             engines.standing_spec(&assignment("a", 3000)).unwrap(),

@@ -123,6 +123,7 @@ fn standing_rounds_carry_every_query_and_the_outcome() {
         count: 3,
         params: params(value),
         since_us: 0,
+        until_us: None,
     };
     let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let resolver = |socket: std::net::SocketAddr| json!({ "resolver": socket.to_string() });

@@ -193,6 +193,7 @@ fn assignment(kind: &str, target: &str, address: &str, params: &Value) -> Assign
         count: 1,
         params: params.as_object().unwrap().clone(),
         since_us: 0,
+        until_us: None,
     }
 }
 

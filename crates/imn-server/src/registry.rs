@@ -440,12 +440,16 @@ fn note_schema(state: &mut State, announce: &Announce) {
 }
 
 fn summarized(summary: &ModuleSummary, agent: &AgentId, known: Option<&Instance>, now_us: i64) -> Instance {
+    // A process is ready by its own word, which its agent may have heard later than this server.
+    let ready = known
+        .filter(|known| summary.state == ModuleState::Starting && is_well(known.state))
+        .filter(|known| known.pid.is_some() && known.pid == summary.pid);
     Instance {
         instance: summary.instance.clone(),
         agent: agent.clone(),
         kind: summary.kind.clone(),
         version: summary.version.clone(),
-        state: summary.state,
+        state: ready.map_or(summary.state, |known| known.state),
         inflight: summary.inflight,
         slots: summary.slots,
         pid: summary.pid,

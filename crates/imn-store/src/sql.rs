@@ -6,6 +6,7 @@
 
 mod migration;
 mod script;
+mod writer;
 
 use std::{
     path::Path,
@@ -22,6 +23,7 @@ use sqlx::{
 use crate::catalog::CatalogError;
 
 pub(crate) use script::Many;
+use writer::{Lease, Writer};
 
 /// How long a statement waits for another process that holds SQLite's write lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(15);
@@ -145,9 +147,9 @@ impl Row {
 /// A database of the catalog.
 #[derive(Clone, Debug)]
 pub(crate) enum Database {
-    /// One connection writes, so that writers queue here and not in SQLite's busy handler; others read.
+    /// One connection writes, others read.
     Sqlite {
-        writer: Pool<Sqlite>,
+        writer: Writer,
         readers: Pool<Sqlite>,
     },
     Postgres(Pool<Postgres>),
@@ -178,26 +180,18 @@ impl Database {
             .foreign_keys(true)
             .busy_timeout(BUSY_TIMEOUT)
             .pragma("wal_autocheckpoint", CHECKPOINT_PAGES);
-        let open = |connections, read_only| {
-            PoolOptions::new()
-                .max_connections(connections)
-                .test_before_acquire(false)
-                // A failed write can end SQLite's transaction where the connection still counts one: such a
-                // connection refuses every other, so a new one takes its place.
-                .before_acquire(|connection: &mut sqlx::SqliteConnection, _| {
-                    Box::pin(std::future::ready(Ok(!connection.is_in_transaction())))
-                })
-                .connect_with(options.clone().read_only(read_only))
-        };
         let error = |source: sqlx::Error| CatalogError::Backend {
             operation: "open",
             message: format!("{}: {source}", path.display()),
         };
-        let writer = open(1, false).await.map_err(error)?;
-        let pending = Self::Sqlite { writer: writer.clone(), readers: writer.clone() };
-        migration::run(&pending).await?;
-        let readers = open(SQLITE_READERS, true).await.map_err(error)?;
-        Ok(Self::Sqlite { writer, readers })
+        let writer = Writer::open(options.clone()).await.map_err(error)?;
+        let readers = PoolOptions::new()
+            .max_connections(SQLITE_READERS)
+            .test_before_acquire(false)
+            .connect_lazy_with(options.read_only(true));
+        let database = Self::Sqlite { writer, readers };
+        migration::run(&database).await?;
+        Ok(database)
     }
 
     pub(crate) async fn postgres(url: &str) -> Result<Self, CatalogError> {
@@ -215,11 +209,17 @@ impl Database {
 
     /// Begins a transaction that writes.
     pub(crate) async fn begin(&self, operation: &'static str) -> Result<Tx, SqlError> {
-        let inner = match self {
-            Self::Sqlite { writer, .. } => writer.begin_with("BEGIN IMMEDIATE").await.map(TxInner::Sqlite),
-            Self::Postgres(pool) => pool.begin().await.map(TxInner::Postgres),
+        let begin = async {
+            match self {
+                Self::Sqlite { writer, .. } => {
+                    let mut lease = writer.lease().await?;
+                    sqlx::query("BEGIN IMMEDIATE").execute(&mut lease.connection).await?;
+                    Ok(TxInner::Sqlite(lease))
+                }
+                Self::Postgres(pool) => pool.begin().await.map(TxInner::Postgres),
+            }
         };
-        Ok(Tx { operation, inner: inner.map_err(|source| SqlError { operation, source })? })
+        Ok(Tx { operation, inner: begin.await.map_err(|source| SqlError { operation, source })? })
     }
 
     /// Reads outside any transaction.
@@ -267,7 +267,7 @@ pub(crate) struct Tx {
 }
 
 enum TxInner {
-    Sqlite(sqlx::Transaction<'static, Sqlite>),
+    Sqlite(Lease),
     Postgres(sqlx::Transaction<'static, Postgres>),
 }
 
@@ -275,8 +275,8 @@ impl Tx {
     /// Runs a statement; rows affected.
     pub(crate) async fn execute(&mut self, sql: impl SqlSafeStr, args: Vec<Arg>) -> Result<u64, SqlError> {
         match &mut self.inner {
-            TxInner::Sqlite(tx) => sqlx::query_with(sql, sqlite_arguments(args))
-                .execute(&mut **tx)
+            TxInner::Sqlite(lease) => sqlx::query_with(sql, sqlite_arguments(args))
+                .execute(&mut lease.connection)
                 .await
                 .map(|done| done.rows_affected()),
             TxInner::Postgres(tx) => sqlx::query_with(sql, postgres_arguments(args))
@@ -290,8 +290,9 @@ impl Tx {
     /// Runs a statement; its rows.
     pub(crate) async fn fetch(&mut self, sql: impl SqlSafeStr, args: Vec<Arg>) -> Result<Vec<Row>, SqlError> {
         match &mut self.inner {
-            TxInner::Sqlite(tx) => {
-                sqlite_rows(sqlx::query_with(sql, sqlite_arguments(args)).fetch_all(&mut **tx).await)
+            TxInner::Sqlite(lease) => {
+                let query = sqlx::query_with(sql, sqlite_arguments(args));
+                sqlite_rows(query.fetch_all(&mut lease.connection).await)
             }
             TxInner::Postgres(tx) => {
                 postgres_rows(sqlx::query_with(sql, postgres_arguments(args)).fetch_all(&mut **tx).await)
@@ -303,7 +304,7 @@ impl Tx {
     /// Runs several statements without arguments.
     pub(crate) async fn script(&mut self, sql: impl SqlSafeStr) -> Result<(), SqlError> {
         match &mut self.inner {
-            TxInner::Sqlite(tx) => sqlx::raw_sql(sql).execute(&mut **tx).await.map(drop),
+            TxInner::Sqlite(lease) => sqlx::raw_sql(sql).execute(&mut lease.connection).await.map(drop),
             TxInner::Postgres(tx) => sqlx::raw_sql(sql).execute(&mut **tx).await.map(drop),
         }
         .map_err(|source| self.error(source))
@@ -355,7 +356,10 @@ impl Tx {
     /// Makes it durable.
     pub(crate) async fn commit(self) -> Result<(), SqlError> {
         match self.inner {
-            TxInner::Sqlite(tx) => tx.commit().await,
+            TxInner::Sqlite(mut lease) => {
+                let committed = sqlx::query("COMMIT").execute(&mut lease.connection).await;
+                committed.map(|_| lease.ended())
+            }
             TxInner::Postgres(tx) => tx.commit().await,
         }
         .map_err(|source| SqlError { operation: self.operation, source })

@@ -1,43 +1,36 @@
 //! Who makes whose rounds: rendezvous hashing, so that a change of the instances moves as few targets as can be.
 
-use imn_contract::{InstanceId, TargetId, latest::Assignment};
+use imn_contract::{TargetId, latest::Assignment};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-/// Each instance with its share, possibly empty; every assignment is with exactly one of them.
-pub(super) fn split<'a>(
+use crate::roster::Member;
+
+/// Each assignment with the one of the members whose it is; nobody, when there are none.
+pub(super) fn split<'a, 'm>(
     work: &[&'a Assignment],
-    instances: &'a [InstanceId],
-) -> Vec<(&'a InstanceId, Vec<&'a Assignment>)> {
-    let mut shares: Vec<(&InstanceId, Vec<&Assignment>)> =
-        instances.iter().map(|instance| (instance, Vec::new())).collect();
-    let seeds: Vec<u64> =
-        instances.iter().map(|instance| xxh3_64_with_seed(instance.as_str().as_bytes(), 0)).collect();
-    for assignment in work {
-        let weight = |seed: &u64| xxh3_64_with_seed(TargetId::as_str(&assignment.target).as_bytes(), *seed);
-        let heaviest = seeds.iter().enumerate().max_by_key(|(_, seed)| weight(seed)).map(|(at, _)| at);
-        if let Some(at) = heaviest {
-            shares[at].1.push(assignment);
-        }
-    }
-    shares
+    members: &[&'m Member],
+) -> Vec<(&'a Assignment, Option<&'m Member>)> {
+    let seed = |member: &Member| xxh3_64_with_seed(member.instance.as_str().as_bytes(), 0);
+    let seeds: Vec<(u64, &Member)> = members.iter().map(|member| (seed(member), *member)).collect();
+    let heaviest = |assignment: &Assignment| {
+        let target = TargetId::as_str(&assignment.target).as_bytes();
+        let heaviest = seeds.iter().max_by_key(|(seed, _)| xxh3_64_with_seed(target, *seed));
+        heaviest.map(|(_, member)| *member)
+    };
+    work.iter().map(|assignment| (*assignment, heaviest(assignment))).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use imn_contract::ModuleType;
+    use crate::roster::Service;
+    use imn_contract::{InstanceId, ModuleType};
     use std::collections::BTreeMap;
 
-    fn owners(work: &[Assignment], instances: &[InstanceId]) -> BTreeMap<String, String> {
-        let refs: Vec<&Assignment> = work.iter().collect();
-        let mut owners = BTreeMap::new();
-        for (instance, share) in split(&refs, instances) {
-            for assignment in share {
-                let twice = owners.insert(assignment.target.to_string(), instance.to_string());
-                assert!(twice.is_none(), "{} is with two", assignment.target);
-            }
-        }
-        owners
+    fn owners(work: &[Assignment], members: &[Member]) -> BTreeMap<String, String> {
+        let (work, members): (Vec<_>, Vec<_>) = (work.iter().collect(), members.iter().collect());
+        let split = split(&work, &members);
+        split.iter().map(|(one, by)| (one.target.to_string(), by.unwrap().instance.to_string())).collect()
     }
 
     #[test]
@@ -53,19 +46,25 @@ mod tests {
                 count: 1,
                 params: serde_json::Map::new(),
                 since_us: 0,
+                until_us: None,
             })
             .collect();
-        let instances: Vec<InstanceId> =
-            (0..4).map(|n| InstanceId::new(format!("lon1-icmp-{n}")).unwrap()).collect();
-        let three = owners(&work, &instances[..3]);
-        let four = owners(&work, &instances);
+        let member = |n| Member {
+            instance: InstanceId::new(format!("lon1-icmp-{n}")).unwrap(),
+            service: Service::In,
+            stand_in: None,
+        };
+        let members: Vec<Member> = (0..4).map(member).collect();
+        let three = owners(&work, &members[..3]);
+        let four = owners(&work, &members);
         assert_eq!((three.len(), four.len()), (3000, 3000));
         let moved: Vec<_> = four.iter().filter(|(target, owner)| three[*target] != **owner).collect();
         assert!(moved.iter().all(|(_, owner)| **owner == "lon1-icmp-3"));
-        for instance in &instances {
+        for Member { instance, .. } in &members {
             let share = four.values().filter(|owner| **owner == instance.as_str()).count();
             assert!((600..900).contains(&share), "{instance} has {share}");
         }
-        assert!(owners(&work, &[]).is_empty());
+        let first = &work[0];
+        assert_eq!(split(&[first], &[]), [(first, None)]);
     }
 }

@@ -8,7 +8,7 @@ use imn_contract::{
 };
 use tokio::sync::watch;
 
-use super::{DEGRADED_AFTER, LOST_AFTER, stall::Progress, trial::Tally};
+use super::{DEGRADED_AFTER, LOST_AFTER, stall::Progress, standing::Duty, trial::Tally};
 
 /// What the supervisor knows of an instance's process. Announced instances are always `Running`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +36,7 @@ pub(super) struct Entry {
     pub(super) version: String,
     pub(super) supervised: bool,
     pub(super) standing: bool,
+    pub(super) duty: Duty,
     pub(super) phase: Phase,
     pub(super) pid: Option<u32>,
     pub(super) restarts: u32,
@@ -84,6 +85,7 @@ impl Entry {
             version: String::new(),
             supervised: false,
             standing: false,
+            duty: Duty::default(),
             phase: Phase::Down,
             pid: None,
             restarts: 0,
@@ -105,11 +107,19 @@ impl Entry {
     /// A new phase, of which nothing has been heard yet.
     pub(super) fn begin(&mut self, phase: Phase, reason: Option<String>) {
         self.phase = phase;
+        self.duty.been_ready &= !self.out_of_service();
         self.reason = reason;
         self.pid = None;
         self.word = Word::Silent;
         self.health = None;
         self.progress = Progress::default();
+        self.heard_at = Instant::now();
+    }
+
+    /// It has said something of itself just now.
+    pub(super) fn said(&mut self, word: Word) {
+        self.word = word;
+        self.duty.been_ready |= word == Word::Ready;
         self.heard_at = Instant::now();
     }
 

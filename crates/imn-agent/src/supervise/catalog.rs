@@ -36,6 +36,9 @@ pub(crate) struct Spec {
     pub(crate) instances: u32,
     pub(crate) slots: Option<u32>,
     pub(crate) standing: bool,
+    /// Its standing work is only what it does for others meanwhile.
+    #[serde(skip)]
+    pub(crate) stands_in: bool,
     pub(crate) config: Map<String, Value>,
     pub(crate) limits: Limits,
     /// The job that a new version is tried with.
@@ -48,6 +51,11 @@ pub(crate) struct Spec {
 }
 
 impl Spec {
+    /// Whether it has standing work of its own.
+    pub(crate) fn shares(&self) -> bool {
+        self.standing && !self.stands_in
+    }
+
     /// How people name this version.
     pub(crate) fn label(&self) -> String {
         match &self.artifact {
@@ -218,6 +226,7 @@ fn built_in_spec(program: &Path, built_in: &BuiltIn) -> io::Result<Spec> {
         instances: instances.clamp(1, MAX_INSTANCES),
         slots,
         standing,
+        stands_in: false,
         config,
         limits: Limits::default(),
         self_test: None,
@@ -254,6 +263,7 @@ fn third_party(path: &Path) -> Result<Spec, String> {
         instances,
         slots: manifest.slots,
         standing: manifest.standing,
+        stands_in: false,
         config: manifest.config,
         limits: manifest.limits.check()?,
         self_test: manifest.self_test,

@@ -9,7 +9,7 @@ use imn_contract::{
     InstanceId,
     latest::{AssignmentFile, ModuleConfig, ModuleState},
 };
-use imn_runtime::{credential::Credentials, file};
+use imn_runtime::{clock, credential::Credentials, file};
 use tokio::sync::watch;
 
 use super::{
@@ -27,6 +27,8 @@ use crate::{
 
 /// How long a module may take to drain before it is killed. `imn up` gives the agent 8 s in all.
 pub(super) const DRAIN_WITHIN: Duration = Duration::from_secs(7);
+/// How long one that ends for good is let make the rounds that others do not make yet.
+pub(super) const HAND_OVER_WITHIN: Duration = Duration::from_secs(90);
 /// How often an instance is looked at that is still to be told how to run.
 const TELL_EVERY: Duration = Duration::from_millis(200);
 /// How an exit of 0 is told.
@@ -96,7 +98,7 @@ impl Keeper {
         if let Some(process) = &self.process {
             let roster = &self.supervisor.roster;
             if let Some(spec) = self.orders.borrow().spec() {
-                roster.declare(&self.instance, &spec.kind, &spec.version, spec.standing);
+                roster.declare(&self.instance, &spec.kind, &spec.version, spec.shares());
             }
             roster.running(&self.instance, process.identity.pid, false);
             self.started_before = true;
@@ -108,7 +110,7 @@ impl Keeper {
                 Order::Hold(spec, phase, reason) => {
                     self.stop_process(phase, &reason).await;
                     let roster = &self.supervisor.roster;
-                    roster.declare(&self.instance, &spec.kind, &spec.version, spec.standing);
+                    roster.declare(&self.instance, &spec.kind, &spec.version, spec.shares());
                     roster.down(&self.instance, phase, Some(reason));
                     if self.orders.changed().await.is_err() {
                         return;
@@ -122,6 +124,9 @@ impl Keeper {
                     return;
                 }
                 Order::Remove => {
+                    if !self.leave().await {
+                        continue;
+                    }
                     self.stop_process(Phase::Down, "stopped").await;
                     // Wanted again meanwhile?
                     if self.orders.has_changed().unwrap_or(false) {
@@ -138,12 +143,36 @@ impl Keeper {
         }
     }
 
+    /// Lets others take over the standing work before the process ends for good. `false`: something else is wanted meanwhile.
+    async fn leave(&mut self) -> bool {
+        let roster = Arc::clone(&self.supervisor.roster);
+        if self.process.is_none() {
+            return true;
+        }
+        roster.leave(&self.instance, true);
+        let end = Instant::now() + HAND_OVER_WITHIN;
+        while roster.has_heir(&self.instance)
+            && roster.has_rounds(&self.instance, clock::now_us())
+            && Instant::now() < end
+        {
+            tokio::select! {
+                () = tokio::time::sleep(TELL_EVERY) => {}
+                _ = self.orders.changed() => {
+                    roster.leave(&self.instance, false);
+                    self.orders.mark_changed();
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
     /// One turn: start it if it is down, replace it if it is another version, else wait for its end or a new order.
     async fn keep_running(&mut self, spec: &Arc<Spec>) {
         let supervisor = Arc::clone(&self.supervisor);
         match &mut self.process {
             None => {
-                supervisor.roster.declare(&self.instance, &spec.kind, &spec.version, spec.standing);
+                supervisor.roster.declare(&self.instance, &spec.kind, &spec.version, spec.shares());
                 if let Err(error) = self.start(spec).await {
                     self.not_started(&error).await;
                 }
@@ -152,7 +181,7 @@ impl Keeper {
                 let _turn = supervisor.replacing.lock().await;
                 tracing::info!(instance = %self.instance, "module is replaced");
                 self.stop_process(Phase::Down, "replaced by a new version").await;
-                supervisor.roster.declare(&self.instance, &spec.kind, &spec.version, spec.standing);
+                supervisor.roster.declare(&self.instance, &spec.kind, &spec.version, spec.shares());
                 if let Err(error) = self.start(spec).await {
                     self.not_started(&error).await;
                 } else {

@@ -95,8 +95,10 @@ impl Orphans {
             tasks.spawn(format!("orphaned spool {instance}"), async move {
                 let emptied = ship(config, client, &stop, &own_stop, keep).await;
                 let mut spools = held.lock().unwrap_or_else(PoisonError::into_inner);
+                // Asked for before what it is asked by is dropped.
+                let given_back = own_stop.is_requested();
                 spools.open.remove(&instance);
-                if emptied && keep && !own_stop.is_requested() {
+                if emptied && keep && !given_back {
                     spools.kept.insert(instance);
                 }
                 closed.send_replace(true);

@@ -15,7 +15,11 @@ use imn_contract::{
 };
 use imn_runtime::{clock, task::Stop};
 
-use super::{Supervisor, catalog::Spec, keeper::DRAIN_WITHIN};
+use super::{
+    Supervisor,
+    catalog::Spec,
+    keeper::{DRAIN_WITHIN, HAND_OVER_WITHIN},
+};
 use crate::{
     job::{DirectOrder, Jobs},
     roster::Tally,
@@ -199,7 +203,9 @@ impl Roll {
                 self.supervisor.slot(&self.kind, slot).map_err(|error| End::Refused(error.to_string()))?;
             let roster = Arc::clone(&self.supervisor.roster);
             roster.on_trial(&instance, Some(0.0));
+            roster.stand_in(&instance, Some(&self.canary));
             self.finish_jobs(&instance).await?;
+            self.finish_rounds(&instance).await?;
             let so_far = roster.tally(&instance);
             if let Some(before) = self.others.remove(&instance) {
                 self.past += so_far - before;
@@ -217,14 +223,26 @@ impl Roll {
                 tokio::time::sleep(TICK).await;
             }
             roster.on_trial(&instance, Some(1.0));
+            roster.stand_in(&instance, None);
         }
-        Ok(())
+        // What it did for the others they do again.
+        self.finish_rounds(&self.canary).await
     }
 
     /// Waits until an instance has no job any more; one that takes very long is drained with what it has.
     async fn finish_jobs(&self, instance: &InstanceId) -> Step {
         let end = Instant::now() + self.supervisor.config.rollout.finish;
         while self.supervisor.roster.working(instance) > 0 && Instant::now() < end {
+            self.look()?;
+            tokio::time::sleep(TICK).await;
+        }
+        Ok(())
+    }
+
+    /// Waits until an instance has handed over its standing work, and the rounds that it made until then have ended.
+    async fn finish_rounds(&self, instance: &InstanceId) -> Step {
+        let end = Instant::now() + HAND_OVER_WITHIN;
+        while self.supervisor.roster.has_rounds(instance, clock::now_us()) && Instant::now() < end {
             self.look()?;
             tokio::time::sleep(TICK).await;
         }
@@ -291,6 +309,8 @@ impl Roll {
         if back {
             self.tried.keys().for_each(|instance| roster.on_trial(instance, Some(0.0)));
         }
+        // Nobody stands in for anybody any more, and what was turned down least of all.
+        roster.end_stand_ins(&self.canary);
         let end = Instant::now() + (DRAIN_WITHIN + self.supervisor.config.rollout.ready) * 2;
         let mut waiting: Vec<&InstanceId> = self.tried.keys().collect();
         while !waiting.is_empty() && Instant::now() < end && !self.supervisor.is_disabled(&self.kind) {

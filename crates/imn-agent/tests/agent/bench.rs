@@ -421,6 +421,7 @@ impl Bench {
                     count: 1,
                     params: Map::new(),
                     since_us: 0,
+                    until_us: None,
                 })
                 .collect();
             if assignments.is_empty() {

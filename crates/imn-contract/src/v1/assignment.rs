@@ -34,6 +34,9 @@ pub struct Assignment {
     pub params: Map<String, Value>,
     /// Rounds are owed from this time on, in microseconds since the Unix epoch.
     pub since_us: i64,
+    /// Rounds due at this time or later are another instance's, in microseconds since the Unix epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until_us: Option<i64>,
 }
 
 impl Assignment {
@@ -48,6 +51,11 @@ impl Assignment {
         let phase = phase_us(&self.target, &self.kind, self.interval_us()) as i64;
         let wait = (phase - from_us).rem_euclid(interval);
         from_us.saturating_add(wait)
+    }
+
+    /// [`Self::until_us`], or the end of time.
+    pub fn end_us(&self) -> i64 {
+        self.until_us.unwrap_or(i64::MAX)
     }
 
     /// How many rounds fall due in `[from_us, to_us)`.

@@ -179,6 +179,7 @@ mod tests {
             count: 1,
             params: serde_json::Map::new(),
             since_us,
+            until_us: None,
         }
     }
 

@@ -193,8 +193,10 @@ impl Keeper {
             if stopping {
                 end.get_or_insert_with(|| Instant::now() + STOPPING);
             } else {
+                // Of before the file was looked at: nothing is handed over that a file of long ago gave to another.
+                let now_us = clock::now_us();
                 self.follow();
-                self.hand_over();
+                self.hand_over(now_us);
             }
             self.address_waiting();
             self.standing.collect(&mut done);
@@ -285,19 +287,21 @@ impl Keeper {
             return;
         }
         let mut from_us = (now_us + LEAD_US).max(assignment.since_us);
+        let end_us = assignment.end_us();
         match (past, known) {
             // Changed: the rounds handed over so far stand, the new ones begin behind them.
             (_, Some(_)) => {
                 let behind_us = self.horizon_us.max(assignment.since_us);
                 from_us = from_us.max(behind_us);
-                self.gaps.extend(gap(assignment, behind_us, from_us, reason::OVERLOAD));
+                self.gaps.extend(gap(assignment, behind_us, from_us.min(end_us), reason::OVERLOAD));
             }
             (Some(past), None) if past.is_known() => {
                 from_us = from_us.max(past.last_done_us(&assignment.target).map_or(i64::MIN, |due| due + 1));
-                self.gaps.extend(past.missing(assignment, from_us));
+                self.gaps.extend(past.missing(assignment, from_us.min(end_us)));
             }
             (_, None) if assignment.since_us > now_us - YOUNG_US => {
-                self.gaps.extend(gap(assignment, assignment.since_us, from_us, reason::MOVED));
+                let gap = gap(assignment, assignment.since_us, from_us.min(end_us), reason::MOVED);
+                self.gaps.extend(gap);
             }
             (_, None) => {}
         }
@@ -329,6 +333,7 @@ impl Keeper {
             },
             address,
             interval_us: i64::try_from(assignment.interval_us()).unwrap_or(i64::MAX / 2),
+            end_us: assignment.end_us(),
             timeout: Duration::from_millis(assignment.timeout_ms.max(1)),
             count: assignment.count.max(1),
             plan,
@@ -337,8 +342,7 @@ impl Keeper {
     }
 
     /// Hands over what falls due soon.
-    fn hand_over(&mut self) {
-        let now_us = clock::now_us();
+    fn hand_over(&mut self, now_us: i64) {
         let mut chunk = Vec::with_capacity(CHUNK);
         let full = self.spool.is_full();
         self.horizon_us = now_us + AHEAD_US;
@@ -555,8 +559,8 @@ impl Keeper {
 
 fn fingerprint(assignment: &Assignment) -> u64 {
     let mut hasher = Xxh3::new();
-    let Assignment { address, interval_ms, timeout_ms, count, params, since_us, .. } = assignment;
-    (address, interval_ms, timeout_ms, count, since_us).hash(&mut hasher);
+    let Assignment { address, interval_ms, timeout_ms, count, params, since_us, until_us, .. } = assignment;
+    (address, interval_ms, timeout_ms, count, since_us, until_us).hash(&mut hasher);
     for (name, value) in params {
         name.hash(&mut hasher);
         value.to_string().hash(&mut hasher);

@@ -20,6 +20,8 @@ pub(super) struct Entry {
     /// The address as rounds tell it.
     pub written: Arc<str>,
     pub interval_us: i64,
+    /// Rounds due at this time or later are another instance's.
+    pub end_us: i64,
     pub timeout: Duration,
     pub count: u32,
     /// How to measure it, or why it cannot be measured.
@@ -94,7 +96,9 @@ impl Schedule {
     /// The earliest due time.
     pub(super) fn next_due_us(&mut self) -> Option<i64> {
         while let Some(Reverse((due_us, number, generation))) = self.heap.peek() {
-            if self.slots[*number as usize].generation == *generation {
+            let slot = &self.slots[*number as usize];
+            let is_owed = slot.entry.as_ref().is_some_and(|entry| *due_us < entry.end_us);
+            if is_owed && slot.generation == *generation {
                 return Some(*due_us);
             }
             self.heap.pop();
@@ -108,6 +112,7 @@ impl Schedule {
         let due_us = self.next_due_us().filter(|due| *due < horizon_us)?;
         let Reverse((_, number, generation)) = self.heap.pop()?;
         let entry = Arc::clone(self.slots[number as usize].entry.as_ref()?);
+        let late_us = late_us.min(entry.end_us - 1);
         let missed = if due_us > late_us { 0 } else { ((late_us - due_us) / entry.interval_us) as u64 + 1 };
         let rounds = missed.max(1) as i64;
         self.heap.push(Reverse((due_us + rounds * entry.interval_us, number, generation)));
@@ -135,6 +140,7 @@ mod tests {
             address: Address::Ip("127.0.0.1".parse().unwrap()),
             written: "127.0.0.1".into(),
             interval_us,
+            end_us: i64::MAX,
             timeout: Duration::from_secs(1),
             count: 1,
             plan: Err("none".into()),
@@ -167,6 +173,18 @@ mod tests {
             drain(&mut schedule, 160, 139),
             [("a".to_owned(), 100, 4), ("a".to_owned(), 140, 0), ("a".to_owned(), 150, 0)]
         );
+    }
+
+    #[test]
+    fn nothing_is_due_from_the_end_on() {
+        let mut schedule = Schedule::default();
+        schedule.insert(Entry { end_us: 120, ..entry("a", 10) }, 100);
+        schedule.insert(Entry { end_us: 90, ..entry("b", 10) }, 95);
+        let due = |due_us, missed| ("a".to_owned(), due_us, missed);
+        assert_eq!(drain(&mut schedule, 200, 0), [due(100, 0), due(110, 0)]);
+        assert_eq!((schedule.next_due_us(), schedule.len()), (None, 2));
+        schedule.insert(Entry { end_us: 120, ..entry("a", 10) }, 100);
+        assert_eq!(drain(&mut schedule, 200, 150), [due(100, 2)]);
     }
 
     #[test]

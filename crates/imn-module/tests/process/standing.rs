@@ -128,6 +128,7 @@ impl Plant {
                 count: 1,
                 params: serde_json::Map::new(),
                 since_us,
+                until_us: None,
             })
             .collect();
         let mut plant = Self { directory, config, assignments, generation: 0 };
@@ -240,6 +241,56 @@ async fn standing_work_waits_for_nobody_and_follows_its_file() {
     let last =
         store.rounds.iter().filter(|r| r.target.as_ref() == Some(&gone.target)).map(|r| r.due_us).max();
     assert!(last.unwrap() < changed_us + 2_500_000, "the removed target ends");
+}
+
+#[tokio::test]
+async fn a_target_is_an_instances_own_until_the_end_that_it_is_told() {
+    if !require_root("a_target_is_an_instances_own_until_the_end_that_it_is_told") {
+        return;
+    }
+    let server = server().await;
+    let mut store = Store::new(&server).await;
+    let mut plant = Plant::new("icmp", &server.url(), 3, INTERVAL_MS);
+    let since_us = plant.assignments[0].since_us;
+    let mut module = plant.start();
+    store.until("rounds", |s| s.rounds.len() > 10).await;
+    // One goes and one comes at a moment that is told before; one stays.
+    let told_us = now_us();
+    let at_us = told_us + 4_000_000;
+    let mut comes = plant.assignments[0].clone();
+    (comes.target, comes.since_us) = (TargetId::new("comes").unwrap(), at_us);
+    plant.assignments[0].until_us = Some(at_us);
+    plant.assignments.push(comes);
+    plant.write();
+    let all = |s: &Store, p: &Plant, from: usize, due_us| {
+        p.assignments[from..].iter().all(|a| s.covers(&a.target, due_us))
+    };
+    store.until("rounds of those that stay", |s| all(s, &plant, 1, at_us + 1_000_000)).await;
+    store.assert_whole(&plant.assignments[..1], since_us, at_us);
+    store.assert_whole(&plant.assignments[1..3], since_us, at_us + 1_000_000);
+    store.assert_whole(&plant.assignments[3..], at_us, at_us + 1_000_000);
+    let targets: Vec<TargetId> = plant.assignments.iter().map(|a| a.target.clone()).collect();
+    let dues = |s: &Store, n: usize| -> Vec<i64> {
+        let target = Some(&targets[n]);
+        s.rounds.iter().filter(|r| r.target.as_ref() == target).map(|r| r.due_us).collect()
+    };
+    assert!(dues(&store, 0).iter().all(|due_us| *due_us < at_us));
+    assert!(dues(&store, 3).iter().all(|due_us| *due_us >= at_us));
+    assert!(store.gaps.is_empty(), "{:?}", store.gaps);
+    // One that is dead at the end that it was told accounts for what it owed until then, and no more.
+    let end_us = now_us() + 3_500_000;
+    plant.assignments[1].until_us = Some(end_us);
+    plant.write();
+    module.kill9();
+    let away = u64::try_from(end_us - now_us()).unwrap() + 300_000;
+    tokio::time::sleep(Duration::from_micros(away)).await;
+    let again_us = now_us();
+    let _module = plant.start();
+    store.until("rounds after the kill", |s| all(s, &plant, 2, again_us + 1_000_000)).await;
+    store.assert_whole(&plant.assignments[1..2], since_us, end_us);
+    let beyond = |gap: &Gap| gap.target == plant.assignments[1].target && gap.last_due_us >= end_us;
+    assert!(!store.gaps.iter().any(beyond), "{:?}", store.gaps);
+    assert!(dues(&store, 1).iter().all(|due_us| *due_us < end_us));
 }
 
 #[tokio::test]

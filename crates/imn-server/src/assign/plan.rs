@@ -337,6 +337,7 @@ impl Measured {
             count: self.tier.count,
             params,
             since_us,
+            until_us: None,
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use async_nats::HeaderMap;
-use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use imn_contract::{
     AgentId, ErrorCode, Fault, InstanceId, JobId, ModuleType, header,
     latest::{JobResult, JobView, ResultStatus, Task},
@@ -59,7 +59,7 @@ enum Work {
     },
 }
 
-enum Done {
+pub(crate) enum Done {
     Queued(JobId, AgentId),
     Published(JobId, AgentId),
     /// What could not be noted.
@@ -69,7 +69,7 @@ enum Done {
 
 /// What is to be noted in the catalog.
 #[derive(Debug, Default)]
-struct Marks {
+pub(crate) struct Marks {
     queued: Vec<(JobId, AgentId)>,
     published: Vec<(JobId, AgentId)>,
 }
@@ -88,16 +88,16 @@ impl Marks {
     }
 }
 
-/// Hands work to [`Desk::run_outbox`]; cheap to clone.
+/// Hands work that has begun to [`Desk::run_outbox`]; cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Outbox {
-    sender: mpsc::Sender<Work>,
+    sender: mpsc::Sender<BoxFuture<'static, Done>>,
 }
 
 /// The receiving end of an [`Outbox`].
 #[derive(Debug)]
 pub(crate) struct Inbox {
-    receiver: mpsc::Receiver<Work>,
+    receiver: mpsc::Receiver<BoxFuture<'static, Done>>,
 }
 
 impl Outbox {
@@ -105,7 +105,9 @@ impl Outbox {
         let (sender, receiver) = mpsc::channel(CAPACITY);
         (Self { sender }, Inbox { receiver })
     }
+}
 
+impl Desk {
     /// Queues those tasks of a job that are not terminal.
     pub(super) fn queue(&self, job: &Job) {
         // That the job is queued is told once.
@@ -115,7 +117,8 @@ impl Outbox {
         }
     }
 
-    fn queue_task(&self, job: &Job, row: &TaskRow, view: Option<Box<JobView>>) {
+    /// Queues a task; `view` is told when it is there.
+    pub(super) fn queue_task(&self, job: &Job, row: &TaskRow, view: Option<Box<JobView>>) {
         let task = Task {
             v: 1,
             job_id: job.id.clone(),
@@ -130,28 +133,32 @@ impl Outbox {
             direct: false,
         };
         let (deadline_us, trace) = (job.deadline_us, trace_of(job));
-        self.send(Work::Queue { task: Box::new(task), deadline_us, trace, view });
+        self.begin(Work::Queue { task: Box::new(task), deadline_us, trace, view });
     }
 
     /// Publishes a committed result; `trace` is where that was found.
-    pub(super) fn publish(&self, result: &JobResult, trace: Option<TraceParent>) {
-        self.send(Work::Publish { result: Box::new(result.clone()), trace });
+    pub(super) fn publish_result(&self, result: &JobResult, trace: Option<TraceParent>) {
+        self.begin(Work::Publish { result: Box::new(result.clone()), trace });
     }
 
     /// Takes a settled task's entry out of the queue.
     pub(super) fn withdraw(&self, kind: &ModuleType, agent: &AgentId, job: &JobId) {
-        self.send(Work::Withdraw { kind: kind.clone(), agent: agent.clone(), job: job.clone() });
+        self.begin(Work::Withdraw { kind: kind.clone(), agent: agent.clone(), job: job.clone() });
     }
 
-    fn send(&self, work: Work) {
+    /// Begins at once, so that what is sent goes out with, and before, what the caller sends next; the answer is the
+    /// outbox's to wait for.
+    fn begin(&self, work: Work) {
+        let mut work: BoxFuture<'static, Done> = Box::pin(self.clone().work(work));
+        if let Some(done) = (&mut work).now_or_never() {
+            work = Box::pin(std::future::ready(done));
+        }
         // A full channel is no loss: the catalog knows what is left over.
-        if self.sender.try_send(work).is_err() {
+        if self.shared.outbox.sender.try_send(work).is_err() {
             tracing::debug!("outbox full");
         }
     }
-}
 
-impl Desk {
     /// Does the work of the outbox until `stop`, and looks for what was left over.
     pub(crate) async fn run_outbox(self, mut inbox: Inbox, stop: Stop) {
         let mut under_way: FuturesUnordered<BoxFuture<'static, Done>> = FuturesUnordered::new();
@@ -162,7 +169,7 @@ impl Desk {
             tokio::select! {
                 () = stop.requested() => break,
                 Some(work) = inbox.receiver.recv(), if under_way.len() < WIDTH => {
-                    under_way.push(Box::pin(self.clone().work(work)));
+                    under_way.push(work);
                 }
                 Some(done) = under_way.next(), if !under_way.is_empty() => marks.take_in(done),
                 // Queue entries and results do not wait for what is only noted.
@@ -296,13 +303,13 @@ impl Desk {
         let catalog = &self.shared.catalog;
         for row in catalog.tasks_unqueued(PAGE).await?.iter().filter(|row| row.updated_us < before) {
             if let Some(job) = catalog.job(&row.job).await? {
-                self.shared.outbox.queue_task(&job, row, Some(Box::new(view(&job))));
+                self.queue_task(&job, row, Some(Box::new(view(&job))));
             }
         }
         for row in catalog.tasks_unpublished(PAGE).await?.iter().filter(|row| row.updated_us < before) {
             if let Some(result) = &row.result {
                 let job = catalog.job(&row.job).await?;
-                self.shared.outbox.publish(result, job.as_ref().and_then(trace_of));
+                self.publish_result(result, job.as_ref().and_then(trace_of));
             }
         }
         Ok(())

@@ -218,9 +218,9 @@ impl Desk {
         let shared = &self.shared;
         tracing::debug!(job = %result.job_id, agent = %result.agent, state = state_name(state), "task settled");
         let (job, agent) = (result.job_id.clone(), result.agent.clone());
-        shared.outbox.publish(&result, TraceParent::current());
+        self.publish_result(&result, TraceParent::current());
         if !matches!(state, JobState::Succeeded | JobState::Failed | JobState::Rejected) {
-            shared.outbox.withdraw(kind, &agent, &job);
+            self.withdraw(kind, &agent, &job);
             // It may still be in work: whoever does it is not to go on until the result is out.
             self.notify_done(&agent, &job).await;
         }

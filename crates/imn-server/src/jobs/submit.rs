@@ -70,16 +70,30 @@ impl Desk {
                 tracing::debug!(job = %job.id, kind = %job.kind, target = job.target, "job accepted");
                 shared.open.add(&job);
                 self.count_open();
-                shared.outbox.queue(&job);
+                self.queue(&job);
                 Ok(reply(&job))
             }
             Ok(false) => {
                 let known = shared.catalog.job(&job.id).await.map_err(|error| unavailable(&error))?;
-                repeated(&known.ok_or_else(|| super::unknown(&job.id))?, &job.body_hash)
+                let known = known.ok_or_else(|| super::unknown(&job.id))?;
+                let reply = repeated(&known, &job.body_hash)?;
+                self.queue_left_over(&known).await.map_err(|error| unavailable(&error))?;
+                Ok(reply)
             }
             Err(CatalogError::Exists { .. }) => Err(conflict(&job.id)),
             Err(error) => Err(unavailable(&error)),
         }
+    }
+
+    /// Queues the tasks of an accepted job that may not be: who wrote it may have been dropped before that was done. What
+    /// was queued meanwhile is found to be there.
+    async fn queue_left_over(&self, job: &Job) -> Result<(), CatalogError> {
+        for row in job.tasks.iter().filter(|row| !row.queued && !row.state.is_terminal()) {
+            if self.open_task(&row.job, &row.agent).await?.is_some() {
+                self.queue_task(job, row, None);
+            }
+        }
+        Ok(())
     }
 
     /// The agents that are to do a job, and their queues made.

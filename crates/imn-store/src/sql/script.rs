@@ -3,12 +3,9 @@
 use std::fmt::Write;
 
 use futures::TryStreamExt;
-use sqlx::{
-    AssertSqlSafe, Either, Executor, Sqlite,
-    pool::{Pool, PoolConnection},
-};
+use sqlx::{AssertSqlSafe, Either, Executor};
 
-use super::{Arg, Database, Row, SqlError, sqlite_arguments, values};
+use super::{Arg, Database, Row, SqlError, Writer, sqlite_arguments, values};
 
 /// Arguments up to which SQLite is given a transaction at once, so that its thread is woken for the whole and not for each
 /// statement. With more that is nothing, and statements one after the other stay prepared.
@@ -44,15 +41,18 @@ impl Database {
     }
 }
 
-async fn run_at_once(writer: &Pool<Sqlite>, statements: Vec<Many>) -> Result<Vec<Vec<Row>>, sqlx::Error> {
+async fn run_at_once(writer: &Writer, statements: Vec<Many>) -> Result<Vec<Vec<Row>>, sqlx::Error> {
     let mut answers: Vec<Vec<Row>> = statements.iter().map(|_| Vec::new()).collect();
     let (sql, args, places) = at_once(statements);
-    let mut under_way = UnderWay { connection: writer.acquire().await?, done: false };
+    let mut lease = writer.lease().await?;
     let mut at = 0;
     {
         let query = sqlx::query_with(AssertSqlSafe(sql), sqlite_arguments(args));
-        let mut ran = under_way.connection.fetch_many(query);
-        while let Some(step) = ran.try_next().await? {
+        let mut ran = lease.connection.fetch_many(query);
+        // What comes after the last statement is nothing but one more wake.
+        while at < places.len()
+            && let Some(step) = ran.try_next().await?
+        {
             match step {
                 Either::Right(row) => {
                     if let Some(Some(place)) = places.get(at) {
@@ -63,22 +63,8 @@ async fn run_at_once(writer: &Pool<Sqlite>, statements: Vec<Many>) -> Result<Vec
             }
         }
     }
-    under_way.done = true;
+    lease.ended();
     Ok(answers)
-}
-
-/// A connection on which a transaction is under way: what fails, or is not waited for to its end, ends with it.
-struct UnderWay {
-    connection: PoolConnection<Sqlite>,
-    done: bool,
-}
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        if !self.done {
-            self.connection.close_on_drop();
-        }
-    }
 }
 
 /// The text of a transaction, its arguments, and for each of its statements whose rows those are; `None`: those of nobody.

@@ -64,6 +64,7 @@ fn assignment(address: &str) -> Assignment {
         count: 1,
         params: Map::new(),
         since_us: 0,
+        until_us: None,
     }
 }
 

@@ -47,6 +47,7 @@ impl Windows {
                 count: 1,
                 params: job.params.clone(),
                 since_us: clock::now_us(),
+                until_us: None,
             };
             Ok(standing.plan(&assignment).map_err(|fault| refused(&fault))?.number)
         };

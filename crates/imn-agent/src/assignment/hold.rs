@@ -1,0 +1,304 @@
+//! Which instance makes whose rounds, and from when on. A target that goes from one instance to another does so at a moment
+//! that both are told of before it comes, so that every round is made by one of them and by one only. Pure decisions.
+
+use std::collections::{BTreeMap, HashMap};
+
+use imn_contract::{
+    InstanceId,
+    latest::{Assignment, AssignmentFile},
+};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+/// How far ahead a hand-over lies. A module looks at its file every half second and hands rounds to its engine a second and
+/// a half before they are due; what it has handed over stands.
+const LEAD_US: i64 = 4_000_000;
+/// How long the one that has handed a target over is still told until when it was its own: one that was down then has to
+/// account for it.
+const SETTLED_US: i64 = 60_000_000;
+
+/// How an instance is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Condition {
+    /// It has read its file.
+    Ready,
+    /// Its process runs.
+    Alive,
+    /// It has no process.
+    Down,
+    /// Nobody wants it.
+    Gone,
+}
+
+/// Where a target's rounds come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Hold {
+    /// A number in the list of names; nobody: the agent ended while it handed it over.
+    by: Option<u32>,
+    came: Option<Came>,
+}
+
+/// How it came to the one that has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Came {
+    from: u32,
+    at_us: i64,
+}
+
+/// Who has what.
+#[derive(Debug, Default)]
+pub(super) struct Holds {
+    names: Vec<InstanceId>,
+    of: HashMap<u64, Hold>,
+}
+
+/// What is to be written.
+#[derive(Debug, Default)]
+pub(super) struct Shares {
+    pub(super) of: BTreeMap<InstanceId, Share>,
+    /// When a hand-over that has to wait for another can be.
+    pub(super) again_us: Option<i64>,
+}
+
+/// What one instance is to do.
+#[derive(Debug, Default)]
+pub(super) struct Share {
+    pub(super) assignments: Vec<Assignment>,
+    /// How many of them it hands over.
+    pub(super) leaving: usize,
+    /// When the last of them is handed over; the end of time when any is not.
+    pub(super) until_us: i64,
+}
+
+impl Holds {
+    /// Takes in the files that an earlier agent has written.
+    pub(super) fn restore(&mut self, files: &[AssignmentFile]) {
+        for file in files {
+            let by = self.number(&file.instance);
+            for assignment in file.assignments.iter().filter(|assignment| assignment.until_us.is_none()) {
+                self.of.entry(key(assignment)).or_insert(Hold { by: None, came: None }).by = Some(by);
+            }
+        }
+        for file in files {
+            let from = self.number(&file.instance);
+            for assignment in &file.assignments {
+                let Some(at_us) = assignment.until_us else { continue };
+                let hold = self.of.entry(key(assignment)).or_insert(Hold { by: None, came: None });
+                if hold.by != Some(from) {
+                    hold.came = Some(Came { from, at_us });
+                }
+            }
+        }
+    }
+
+    /// Whether an instance has any target.
+    pub(super) fn has_any(&self, instance: &InstanceId) -> bool {
+        let number = self.names.iter().position(|name| name == instance).map(|at| at as u32);
+        number.is_some() && self.of.values().any(|hold| hold.by == number)
+    }
+
+    /// What each instance is to do, given for each piece of work who is to do it; nobody: who does it now.
+    pub(super) fn share<'a>(
+        &mut self,
+        work: impl Iterator<Item = (&'a Assignment, Option<&'a InstanceId>)>,
+        now_us: i64,
+        condition: impl Fn(&InstanceId) -> Condition,
+    ) -> Shares {
+        let mut shares = Shares::default();
+        let mut of = HashMap::with_capacity(self.of.len());
+        for (assignment, wanted) in work {
+            let key = key(assignment);
+            let wanted = wanted.map(|name| self.number(name));
+            let known = self.of.get(&key).copied().unwrap_or(Hold { by: None, came: None });
+            let mut hold = known;
+            match (known.by, wanted) {
+                (Some(by), Some(to)) if by != to => match self.hand_over(known, by, to, now_us, &condition) {
+                    Ok(changed) => hold = changed,
+                    Err(at_us) => {
+                        shares.again_us = Some(shares.again_us.map_or(at_us, |again: i64| again.min(at_us)));
+                    }
+                },
+                (Some(_), _) => {}
+                (None, Some(to)) => hold.by = Some(to),
+                (None, None) => continue,
+            }
+            if let Some(Came { from, at_us }) = hold.came {
+                let from = condition(&self.names[from as usize]);
+                if at_us + SETTLED_US < now_us && matches!(from, Condition::Ready | Condition::Gone) {
+                    hold.came = None;
+                }
+            }
+            of.insert(key, hold);
+            self.add(&mut shares, assignment, hold, &condition);
+        }
+        self.of = of;
+        shares
+    }
+
+    /// The same target with another instance, or when it can be.
+    fn hand_over(
+        &self,
+        hold: Hold,
+        by: u32,
+        to: u32,
+        now_us: i64,
+        condition: impl Fn(&InstanceId) -> Condition,
+    ) -> Result<Hold, i64> {
+        let is_down = matches!(condition(&self.names[by as usize]), Condition::Down | Condition::Gone);
+        let came = match hold.came.filter(|came| came.at_us > now_us) {
+            // Whoever has it now has not begun, and will not.
+            Some(came) if is_down => Some(came).filter(|came| came.from != to),
+            // Both have been told: it stands.
+            Some(came) => return Err(came.at_us),
+            // Who is down makes no round any more.
+            None => Some(Came { from: by, at_us: if is_down { now_us } else { now_us + LEAD_US } }),
+        };
+        Ok(Hold { by: Some(to), came })
+    }
+
+    fn add(
+        &self,
+        shares: &mut Shares,
+        assignment: &Assignment,
+        hold: Hold,
+        condition: impl Fn(&InstanceId) -> Condition,
+    ) {
+        let Some(by) = hold.by else { return };
+        let mut taken = assignment.clone();
+        if let Some(Came { from, at_us }) = hold.came {
+            taken.since_us = taken.since_us.max(at_us);
+            let name = &self.names[from as usize];
+            if assignment.since_us < at_us && from != by && condition(name) != Condition::Gone {
+                let share = shares.of.entry(name.clone()).or_default();
+                share.assignments.push(Assignment { until_us: Some(at_us), ..assignment.clone() });
+                share.leaving += 1;
+                share.until_us = share.until_us.max(at_us);
+            }
+        }
+        let share = shares.of.entry(self.names[by as usize].clone()).or_default();
+        share.assignments.push(taken);
+        share.until_us = i64::MAX;
+    }
+
+    fn number(&mut self, instance: &InstanceId) -> u32 {
+        let known = self.names.iter().position(|name| name == instance);
+        known.unwrap_or_else(|| {
+            self.names.push(instance.clone());
+            self.names.len() - 1
+        }) as u32
+    }
+}
+
+fn key(assignment: &Assignment) -> u64 {
+    let seed = xxh3_64_with_seed(assignment.kind.as_str().as_bytes(), 0);
+    xxh3_64_with_seed(assignment.target.as_str().as_bytes(), seed)
+}
+
+#[cfg(test)]
+mod tests {
+    use imn_contract::{ModuleType, TargetId};
+
+    use super::*;
+
+    const NOW: i64 = 1_000_000_000;
+    const AT: i64 = NOW + LEAD_US;
+
+    fn work() -> Assignment {
+        Assignment {
+            target: TargetId::new("t").unwrap(),
+            kind: ModuleType::new("icmp").unwrap(),
+            address: "192.0.2.1".into(),
+            interval_ms: 1000,
+            timeout_ms: 1000,
+            count: 1,
+            params: serde_json::Map::new(),
+            since_us: 5,
+            until_us: None,
+        }
+    }
+
+    /// Instances by a letter; small ones are down, those before `d` exist.
+    fn condition(name: &InstanceId) -> Condition {
+        match name.as_str() {
+            "a" | "b" | "c" => Condition::Down,
+            "A" | "B" | "C" => Condition::Ready,
+            _ => Condition::Gone,
+        }
+    }
+
+    fn name(name: &str) -> InstanceId {
+        InstanceId::new(name).unwrap()
+    }
+
+    /// `A 5..9 B 9..`: who is to do the work, from when until when.
+    fn told(holds: &mut Holds, wanted: &str, now_us: i64) -> String {
+        let (work, wanted) = (work(), (!wanted.is_empty()).then(|| name(wanted)));
+        let shares = holds.share([(&work, wanted.as_ref())].into_iter(), now_us, condition);
+        let mut words = Vec::new();
+        for (instance, share) in &shares.of {
+            for one in &share.assignments {
+                let until = one.until_us.map(|at| (at - NOW).to_string()).unwrap_or_default();
+                let since = if one.since_us == 5 { String::new() } else { (one.since_us - NOW).to_string() };
+                words.push(format!("{instance} {since}..{until}"));
+            }
+        }
+        if let Some(again_us) = shares.again_us {
+            words.push(format!("again {}", again_us - NOW));
+        }
+        words.join(", ")
+    }
+
+    #[test]
+    fn a_target_goes_from_one_to_the_other_at_a_moment_that_both_know() {
+        let mut holds = Holds::default();
+        assert_eq!(told(&mut holds, "", NOW), "");
+        assert_eq!(told(&mut holds, "A", NOW), "A ..");
+        assert!(holds.has_any(&name("A")) && !holds.has_any(&name("B")));
+        assert_eq!(told(&mut holds, "B", NOW), "A ..4000000, B 4000000..");
+        // Said once, it stands; then it can go on.
+        assert_eq!(told(&mut holds, "A", NOW + 1), "A ..4000000, B 4000000.., again 4000000");
+        assert_eq!(told(&mut holds, "C", AT), "B ..8000000, C 8000000..");
+        assert_eq!(told(&mut holds, "", AT + LEAD_US), "B ..8000000, C 8000000..");
+        assert_eq!(told(&mut holds, "C", AT + LEAD_US + SETTLED_US + 1), "C ..");
+    }
+
+    #[test]
+    fn what_one_that_is_down_had_goes_at_once() {
+        let mut holds = Holds::default();
+        told(&mut holds, "a", NOW);
+        assert_eq!(told(&mut holds, "B", NOW), "B 0.., a ..0");
+        // It is told of it until it has come back.
+        assert_eq!(told(&mut holds, "B", NOW + 2 * SETTLED_US), "B 0.., a ..0");
+        let mut holds = Holds::default();
+        told(&mut holds, "gone", NOW);
+        assert_eq!(told(&mut holds, "B", NOW), "B 0..");
+    }
+
+    #[test]
+    fn who_is_down_before_it_begins_leaves_it_where_it_was() {
+        let begun = |wanted: &str| {
+            let mut holds = Holds::default();
+            told(&mut holds, "A", NOW);
+            told(&mut holds, "b", NOW);
+            told(&mut holds, wanted, NOW + 1)
+        };
+        assert_eq!(begun("A"), "A ..");
+        assert_eq!(begun("C"), "A ..4000000, C 4000000..");
+    }
+
+    #[test]
+    fn the_next_agent_finds_who_has_what() {
+        let file = |instance: &str, since_us, until_us| AssignmentFile {
+            v: 1,
+            generation: 1,
+            instance: name(instance),
+            assignments: vec![Assignment { since_us, until_us, ..work() }],
+        };
+        let mut holds = Holds::default();
+        holds.restore(&[file("A", 5, Some(AT)), file("B", AT, None)]);
+        assert_eq!(told(&mut holds, "A", NOW), "A ..4000000, B 4000000.., again 4000000");
+        // It had told the one and not yet the other.
+        let mut holds = Holds::default();
+        holds.restore(&[file("A", 5, Some(AT))]);
+        assert_eq!(told(&mut holds, "C", NOW), "A ..4000000, C 4000000..");
+    }
+}
