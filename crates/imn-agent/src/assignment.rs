@@ -32,6 +32,8 @@ use hold::{Condition, Holds, Share};
 
 /// How often the server's bucket is looked at without being poked.
 const RESYNC: Duration = Duration::from_secs(30);
+/// How soon a file that cannot be written is tried again.
+const RETRY: Duration = Duration::from_secs(1);
 /// How often a shard that does not fit its hash is asked for again: it is being written.
 const SETTLE_TRIES: u32 = 5;
 const SETTLE_PAUSE: Duration = Duration::from_millis(100);
@@ -264,7 +266,8 @@ impl Assignments {
     fn distribute(&self, held: &mut Held, supervisor: &Supervisor) {
         let members = self.roster.standing();
         let conditions = self.conditions(held, &members, supervisor);
-        let holds = held.holds.get_or_insert_with(|| self.restored(conditions.keys()));
+        let before = held.holds.take().unwrap_or_else(|| self.restored(conditions.keys()));
+        let mut holds = before.clone();
         let mut by_type: BTreeMap<&ModuleType, Vec<&Assignment>> = BTreeMap::new();
         for assignment in held.shards.values().flatten() {
             by_type.entry(&assignment.kind).or_default().push(assignment);
@@ -273,7 +276,7 @@ impl Assignments {
         for (kind, work) in by_type {
             self.roster.rounds_take(kind, work.iter().map(|one| longest(one)).max().unwrap_or_default());
             let members = members.get(kind).map(Vec::as_slice).unwrap_or_default();
-            let takers = takers(members, holds);
+            let takers = takers(members, &holds);
             // Without any it stays where it is.
             wanted.extend(split::split(&work, &takers).into_iter().map(|(one, by)| (one, by.map(acting))));
         }
@@ -291,12 +294,20 @@ impl Assignments {
         }
         let mut files: Vec<(InstanceId, Share)> = files.into_iter().collect();
         files.sort_by_key(|(_, share)| std::cmp::Reverse(share.leaving));
+        for idle in conditions.keys().filter(|instance| files.iter().all(|(name, _)| name != *instance)) {
+            self.roster.owes(idle, None);
+        }
+        held.holds = Some(holds);
         for (instance, share) in files {
             let until_us = (!share.assignments.is_empty()).then_some(share.until_us);
-            self.roster.owes(&instance, until_us);
             if let Err(error) = self.write(&mut held.files, &instance, share.assignments) {
-                tracing::error!(%instance, %error, "standing work cannot be handed over");
+                tracing::error!(%instance, %error, "standing work cannot be handed over; tried again");
+                // Nobody takes over what another was not told to give away.
+                held.holds = Some(before);
+                held.again = Some(now + RETRY);
+                break;
             }
+            self.roster.owes(&instance, until_us);
         }
         let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
         in_force.targets = held.shards.values().map(|shard| shard.len() as u64).sum();
@@ -322,11 +333,24 @@ impl Assignments {
         all.into_iter().map(|instance| (instance.clone(), condition(instance))).collect()
     }
 
-    /// Who has what, by the files of these instances.
+    /// Who has what, by the files of these instances. Those of others, who may come again, are of no more use.
     fn restored<'a>(&self, instances: impl Iterator<Item = &'a InstanceId>) -> Holds {
         let mut holds = Holds::default();
-        let files: Vec<AssignmentFile> = instances.filter_map(|instance| self.file(instance)).collect();
+        let instances: BTreeSet<&InstanceId> = instances.collect();
+        let files: Vec<AssignmentFile> =
+            instances.iter().filter_map(|instance| self.file(instance)).collect();
         holds.restore(&files);
+        let of: BTreeSet<PathBuf> =
+            instances.iter().map(|instance| Supervisor::assignment_path(&self.config, instance)).collect();
+        let directory = self.cache.parent().map(std::fs::read_dir);
+        for path in directory.into_iter().flatten().flatten().filter_map(|entry| Some(entry.ok()?.path())) {
+            if path.extension().is_some_and(|extension| extension == "json")
+                && !of.contains(&path)
+                && let Err(error) = std::fs::remove_file(&path)
+            {
+                tracing::warn!(path = %path.display(), %error, "left-over assignments cannot be removed");
+            }
+        }
         holds
     }
 

@@ -41,6 +41,8 @@ pub(crate) struct Roster {
     trying: AtomicBool,
     /// How long the longest round of each type may take.
     longest: Mutex<BTreeMap<ModuleType, Duration>>,
+    /// Until when each instance has rounds to make; see `owes`.
+    owed: Mutex<BTreeMap<InstanceId, Option<i64>>>,
 }
 
 /// A slot of an instance, taken for a job until it is dropped.
@@ -90,6 +92,7 @@ impl Roster {
             rooms: Rooms::default(),
             trying: AtomicBool::new(false),
             longest: Mutex::default(),
+            owed: Mutex::default(),
         }
     }
 
@@ -140,6 +143,7 @@ impl Roster {
 
     /// An instance is no more.
     pub(crate) fn forget(&self, instance: &InstanceId) {
+        self.lock_owed().remove(instance);
         self.update(|entries| {
             entries.remove(instance);
         });

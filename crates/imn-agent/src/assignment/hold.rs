@@ -45,7 +45,7 @@ struct Came {
 }
 
 /// Who has what.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Holds {
     names: Vec<InstanceId>,
     of: HashMap<u64, Hold>,
@@ -55,7 +55,7 @@ pub(super) struct Holds {
 #[derive(Debug, Default)]
 pub(super) struct Shares {
     pub(super) of: BTreeMap<InstanceId, Share>,
-    /// When a hand-over that has to wait for another can be.
+    /// When there is more to be written: what has to wait for another hand-over, and what is settled.
     pub(super) again_us: Option<i64>,
 }
 
@@ -67,6 +67,12 @@ pub(super) struct Share {
     pub(super) leaving: usize,
     /// When the last of them is handed over; the end of time when any is not.
     pub(super) until_us: i64,
+}
+
+impl Shares {
+    fn again(&mut self, at_us: i64) {
+        self.again_us = Some(self.again_us.map_or(at_us, |again_us| again_us.min(at_us)));
+    }
 }
 
 impl Holds {
@@ -83,7 +89,8 @@ impl Holds {
             for assignment in &file.assignments {
                 let Some(at_us) = assignment.until_us else { continue };
                 let hold = self.of.entry(key(assignment)).or_insert(Hold { by: None, came: None });
-                if hold.by != Some(from) {
+                // Of several, who had it last.
+                if hold.by != Some(from) && hold.came.is_none_or(|came| came.at_us < at_us) {
                     hold.came = Some(Came { from, at_us });
                 }
             }
@@ -113,18 +120,23 @@ impl Holds {
             match (known.by, wanted) {
                 (Some(by), Some(to)) if by != to => match self.hand_over(known, by, to, now_us, &condition) {
                     Ok(changed) => hold = changed,
-                    Err(at_us) => {
-                        shares.again_us = Some(shares.again_us.map_or(at_us, |again: i64| again.min(at_us)));
-                    }
+                    Err(at_us) => shares.again(at_us),
                 },
                 (Some(_), _) => {}
-                (None, Some(to)) => hold.by = Some(to),
+                (None, Some(to)) => {
+                    hold.by = Some(to);
+                    // Nobody was told that it would take it over.
+                    hold.came = hold.came.filter(|came| came.from != to || came.at_us <= now_us);
+                }
                 (None, None) => continue,
             }
             if let Some(Came { from, at_us }) = hold.came {
-                let from = condition(&self.names[from as usize]);
-                if at_us + SETTLED_US < now_us && matches!(from, Condition::Ready | Condition::Gone) {
+                let settles =
+                    matches!(condition(&self.names[from as usize]), Condition::Ready | Condition::Gone);
+                if settles && at_us + SETTLED_US <= now_us {
                     hold.came = None;
+                } else if settles {
+                    shares.again(at_us + SETTLED_US);
                 }
             }
             of.insert(key, hold);
@@ -253,12 +265,12 @@ mod tests {
         assert_eq!(told(&mut holds, "", NOW), "");
         assert_eq!(told(&mut holds, "A", NOW), "A ..");
         assert!(holds.has_any(&name("A")) && !holds.has_any(&name("B")));
-        assert_eq!(told(&mut holds, "B", NOW), "A ..4000000, B 4000000..");
+        assert_eq!(told(&mut holds, "B", NOW), "A ..4000000, B 4000000.., again 64000000");
         // Said once, it stands; then it can go on.
         assert_eq!(told(&mut holds, "A", NOW + 1), "A ..4000000, B 4000000.., again 4000000");
-        assert_eq!(told(&mut holds, "C", AT), "B ..8000000, C 8000000..");
-        assert_eq!(told(&mut holds, "", AT + LEAD_US), "B ..8000000, C 8000000..");
-        assert_eq!(told(&mut holds, "C", AT + LEAD_US + SETTLED_US + 1), "C ..");
+        assert_eq!(told(&mut holds, "C", AT), "B ..8000000, C 8000000.., again 68000000");
+        assert_eq!(told(&mut holds, "", AT + LEAD_US), "B ..8000000, C 8000000.., again 68000000");
+        assert_eq!(told(&mut holds, "C", AT + LEAD_US + SETTLED_US), "C ..");
     }
 
     #[test]
@@ -270,7 +282,7 @@ mod tests {
         assert_eq!(told(&mut holds, "B", NOW + 2 * SETTLED_US), "B 0.., a ..0");
         let mut holds = Holds::default();
         told(&mut holds, "gone", NOW);
-        assert_eq!(told(&mut holds, "B", NOW), "B 0..");
+        assert_eq!(told(&mut holds, "B", NOW), "B 0.., again 60000000");
     }
 
     #[test]
@@ -282,7 +294,7 @@ mod tests {
             told(&mut holds, wanted, NOW + 1)
         };
         assert_eq!(begun("A"), "A ..");
-        assert_eq!(begun("C"), "A ..4000000, C 4000000..");
+        assert_eq!(begun("C"), "A ..4000000, C 4000000.., again 64000000");
     }
 
     #[test]
@@ -297,8 +309,20 @@ mod tests {
         holds.restore(&[file("A", 5, Some(AT)), file("B", AT, None)]);
         assert_eq!(told(&mut holds, "A", NOW), "A ..4000000, B 4000000.., again 4000000");
         // It had told the one and not yet the other.
-        let mut holds = Holds::default();
-        holds.restore(&[file("A", 5, Some(AT))]);
-        assert_eq!(told(&mut holds, "C", NOW), "A ..4000000, C 4000000..");
+        let half_way = |files: &[AssignmentFile], wanted: &str| {
+            let mut holds = Holds::default();
+            holds.restore(files);
+            told(&mut holds, wanted, NOW)
+        };
+        let first = file("A", 5, Some(AT));
+        assert_eq!(half_way(std::slice::from_ref(&first), "C"), "A ..4000000, C 4000000.., again 64000000");
+        assert_eq!(half_way(std::slice::from_ref(&first), "A"), "A ..");
+        // Too late to keep it: from then on it has to account for it.
+        assert_eq!(half_way(&[file("A", 5, Some(NOW - 1))], "A"), "A -1.., again 59999999");
+        // Who had it last is who hands it over.
+        assert_eq!(
+            half_way(&[first, file("B", 5, Some(NOW + 1))], "C"),
+            "A ..4000000, C 4000000.., again 64000000"
+        );
     }
 }

@@ -119,7 +119,7 @@ impl Entry {
     /// It has said something of itself just now.
     pub(super) fn said(&mut self, word: Word) {
         self.word = word;
-        self.duty.been_ready |= word == Word::Ready;
+        self.duty.been_ready |= word == Word::Ready && !self.out_of_service();
         self.heard_at = Instant::now();
     }
 

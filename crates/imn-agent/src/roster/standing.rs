@@ -1,6 +1,10 @@
 //! Who can be given standing work, and for how long each still has some.
 
-use std::{collections::BTreeMap, sync::PoisonError, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use imn_contract::{InstanceId, ModuleType};
 
@@ -37,7 +41,6 @@ pub(super) struct Duty {
     /// It has been ready since it is in service.
     pub(super) been_ready: bool,
     stand_in: Option<InstanceId>,
-    owes_until_us: Option<i64>,
 }
 
 impl Entry {
@@ -67,7 +70,10 @@ impl Roster {
 
     /// An instance is to end for good: its standing work is for others.
     pub(crate) fn leave(&self, instance: &InstanceId, leaving: bool) {
-        self.with(instance, |entry| entry.duty.leaving = leaving);
+        let differs = |entry: &Entry| entry.duty.leaving != leaving;
+        if self.lock().get(instance).is_some_and(differs) {
+            self.with(instance, |entry| entry.duty.leaving = leaving);
+        }
     }
 
     /// Another instance makes the rounds of this one from now on, or it does so itself again.
@@ -90,26 +96,38 @@ impl Roster {
         let Some(kind) = entries.get(instance).map(|entry| &entry.kind) else { return false };
         entries.iter().any(|(other, entry)| {
             let shares = entry.supervised && entry.standing && entry.kind == *kind;
-            shares && other != instance && entry.service() == Service::In
+            shares && other != instance && entry.service() != Service::Out
         })
     }
 
     /// An instance has been handed rounds that fall due until this time, in microseconds since the Unix epoch; the end of
     /// time when no other takes them over.
     pub(crate) fn owes(&self, instance: &InstanceId, until_us: Option<i64>) {
-        // Nobody waits for it who is to be woken.
-        if let Some(entry) = self.lock().get_mut(instance) {
-            entry.duty.owes_until_us = until_us;
-        }
+        self.lock_owed().insert(instance.clone(), until_us);
     }
 
-    /// Whether an instance has rounds to make, or makes one, by what [`Self::owes`] was told.
+    /// Whether an instance has rounds to make, or makes one, by what [`Self::owes`] was told. Of one of which nothing was told
+    /// yet, nobody knows; it may where its type has standing work.
     pub(crate) fn has_rounds(&self, instance: &InstanceId, now_us: i64) -> bool {
-        let owes = |entry: &Entry| Some((entry.kind.clone(), entry.duty.owes_until_us?));
-        let Some((kind, until_us)) = self.lock().get(instance).and_then(owes) else { return false };
+        let owed = self.lock_owed().get(instance).copied();
+        let kind = {
+            let entries = self.lock();
+            let Some(kind) = entries.get(instance).map(|entry| entry.kind.clone()) else { return false };
+            if owed.is_none() {
+                return entries
+                    .values()
+                    .any(|entry| entry.supervised && entry.standing && entry.kind == kind);
+            }
+            kind
+        };
+        let Some(until_us) = owed.flatten() else { return false };
         let longest = self.longest.lock().unwrap_or_else(PoisonError::into_inner).get(&kind).copied();
         let longest = longest.unwrap_or_default().min(LONGEST);
         now_us < until_us.saturating_add(longest.as_micros() as i64)
+    }
+
+    pub(super) fn lock_owed(&self) -> MutexGuard<'_, BTreeMap<InstanceId, Option<i64>>> {
+        self.owed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -133,15 +151,17 @@ mod tests {
         roster.declare(&second, &kind, "", true);
         roster.declare(&slot(2), &kind, "", false);
         assert_eq!(services(), [Service::New, Service::New]);
-        assert!(!roster.has_heir(&first));
         ready(&second);
         assert_eq!(services(), [Service::New, Service::In]);
-        assert!(roster.has_heir(&first) && !roster.has_heir(&second));
         // One that crashes is started again, and has what it had.
         roster.down(&second, Phase::Backoff, None);
         assert_eq!(services(), [Service::New, Service::In]);
+        assert!(roster.has_heir(&first) && roster.has_heir(&second));
         roster.down(&second, Phase::Quarantined, None);
         assert_eq!(services(), [Service::New, Service::Out]);
+        assert!(!roster.has_heir(&first) && roster.has_heir(&second));
+        // What it says now comes too late.
+        ready(&second);
         roster.running(&second, 1, true);
         assert_eq!(services(), [Service::New, Service::New]);
         ready(&first);
@@ -151,6 +171,8 @@ mod tests {
         roster.stand_in(&first, Some(&second));
         assert_eq!(roster.standing()[&kind][0].stand_in.as_ref(), Some(&second));
         let has_rounds = |now_us| roster.has_rounds(&first, now_us);
+        assert!(has_rounds(0), "nobody has said anything yet");
+        roster.owes(&first, None);
         assert!(!has_rounds(0));
         roster.owes(&first, Some(10));
         assert!(has_rounds(9) && !has_rounds(10));

@@ -105,9 +105,17 @@ impl Keeper {
         }
         loop {
             let order = self.orders.borrow_and_update().clone();
+            if order.spec().is_some() {
+                // It may have been on its way out.
+                self.supervisor.roster.leave(&self.instance, false);
+            }
             match order {
                 Order::Run(spec) => self.keep_running(&spec).await,
                 Order::Hold(spec, phase, reason) => {
+                    // What was turned down still makes the rounds of others, until they do so themselves.
+                    if spec.stands_in && !self.leave().await {
+                        continue;
+                    }
                     self.stop_process(phase, &reason).await;
                     let roster = &self.supervisor.roster;
                     roster.declare(&self.instance, &spec.kind, &spec.version, spec.shares());
@@ -134,6 +142,9 @@ impl Keeper {
                     }
                     self.forget_record();
                     self.supervisor.roster.forget(&self.instance);
+                    // What is of this name next does not find what this one had to do; most have no such file.
+                    let config = &self.supervisor.config;
+                    let _ = std::fs::remove_file(Supervisor::assignment_path(config, &self.instance));
                     // The spool may now be somebody else's to empty.
                     self.supervisor.poke.notify_one();
                     return;
@@ -146,9 +157,7 @@ impl Keeper {
     /// Lets others take over the standing work before the process ends for good. `false`: something else is wanted meanwhile.
     async fn leave(&mut self) -> bool {
         let roster = Arc::clone(&self.supervisor.roster);
-        if self.process.is_none() {
-            return true;
-        }
+        let Some(process) = &mut self.process else { return true };
         roster.leave(&self.instance, true);
         let end = Instant::now() + HAND_OVER_WITHIN;
         while roster.has_heir(&self.instance)
@@ -157,8 +166,9 @@ impl Keeper {
         {
             tokio::select! {
                 () = tokio::time::sleep(TELL_EVERY) => {}
+                // It makes no more rounds; there is nothing to wait for.
+                _ = process.exited() => break,
                 _ = self.orders.changed() => {
-                    roster.leave(&self.instance, false);
                     self.orders.mark_changed();
                     return false;
                 }

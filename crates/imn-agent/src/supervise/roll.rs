@@ -241,8 +241,12 @@ impl Roll {
 
     /// Waits until an instance has handed over its standing work, and the rounds that it made until then have ended.
     async fn finish_rounds(&self, instance: &InstanceId) -> Step {
-        let end = Instant::now() + HAND_OVER_WITHIN;
-        while self.supervisor.roster.has_rounds(instance, clock::now_us()) && Instant::now() < end {
+        let (roster, end) = (&self.supervisor.roster, Instant::now() + HAND_OVER_WITHIN);
+        // One without a process makes none.
+        while roster.has_process(instance)
+            && roster.has_rounds(instance, clock::now_us())
+            && Instant::now() < end
+        {
             self.look()?;
             tokio::time::sleep(TICK).await;
         }

@@ -282,18 +282,21 @@ impl Keeper {
 
     fn adopt(&mut self, assignment: &Assignment, past: Option<&Past>, now_us: i64) {
         let fingerprint = fingerprint(assignment);
-        let known = self.schedule.get(&assignment.target).map(|entry| entry.fingerprint);
-        if known == Some(fingerprint) {
+        let known = self.schedule.get(&assignment.target);
+        if known.is_some_and(|entry| entry.fingerprint == fingerprint) {
             return;
         }
+        // Before this time its rounds have been handed over.
+        let handed_us = known.map(|entry| self.horizon_us.min(entry.end_us));
         let mut from_us = (now_us + LEAD_US).max(assignment.since_us);
         let end_us = assignment.end_us();
-        match (past, known) {
+        match (past, handed_us) {
             // Changed: the rounds handed over so far stand, the new ones begin behind them.
-            (_, Some(_)) => {
-                let behind_us = self.horizon_us.max(assignment.since_us);
+            (_, Some(handed_us)) => {
+                let behind_us = handed_us.max(assignment.since_us);
                 from_us = from_us.max(behind_us);
-                self.gaps.extend(gap(assignment, behind_us, from_us.min(end_us), reason::OVERLOAD));
+                let why = if handed_us < self.horizon_us { reason::MOVED } else { reason::OVERLOAD };
+                self.gaps.extend(gap(assignment, behind_us, from_us.min(end_us), why));
             }
             (Some(past), None) if past.is_known() => {
                 from_us = from_us.max(past.last_done_us(&assignment.target).map_or(i64::MIN, |due| due + 1));

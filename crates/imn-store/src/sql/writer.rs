@@ -21,7 +21,8 @@ pub(crate) struct Writer {
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) connection: SqliteConnection,
-    /// Whether a transaction may be under way on it. Who was dropped half-way leaves it so.
+    /// Whether a transaction may be under way on it. Who fails, or is dropped half-way, leaves it so until the next comes; no
+    /// other process writes, and readers see what was there before.
     begun: bool,
 }
 
