@@ -17,7 +17,7 @@ async def main(state, count, delay_ms, slots):
 
     def job(name, **more):
         params = {"mode": "delay", "delay_ms": delay_ms}
-        return {"v": 1, "job_id": name, "type": "faulty", "target": name, "params": params, "deadline_ms": 60_000, **more}
+        return {"v": 1, "job_id": name, "type": "faulty", "target": name, "params": params, "deadline_ms": 180_000, **more}
 
     run = f"backlog-{time.time_ns()}"
 
