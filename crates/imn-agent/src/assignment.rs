@@ -75,10 +75,10 @@ enum SyncError {
 struct Held {
     meta: Option<AssignmentMeta>,
     shards: BTreeMap<usize, Vec<Assignment>>,
-    /// Nobody has looked yet at what the agent before has written.
+    /// Who has what; `None` until what the agent before has written is read.
     holds: Option<Holds>,
     files: BTreeMap<InstanceId, Written>,
-    /// When a hand-over that has to wait can be.
+    /// When to write again: for a hand-over that has to wait, one that is settled, or a file that could not be written.
     again: Option<tokio::time::Instant>,
 }
 

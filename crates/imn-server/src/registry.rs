@@ -539,6 +539,22 @@ mod tests {
     }
 
     #[test]
+    fn a_process_is_ready_by_its_own_word_whatever_was_heard_before() {
+        let registry = Registry::default();
+        let starting = |pid: u32| {
+            beat(&format!(
+                r#"{{"instance":"a-echo-0","type":"echo","version":"1","state":"starting","inflight":0,"slots":4,"pid":{pid}}}"#
+            ))
+        };
+        let state = || registry.instances(3)[0].state;
+        registry.announce(Announce { pid: Some(7), ..word("ready") }, 1);
+        registry.heartbeat(starting(7), 2);
+        assert_eq!(state(), ModuleState::Ready);
+        registry.heartbeat(starting(8), 2);
+        assert_eq!(state(), ModuleState::Starting, "of another process that word says nothing");
+    }
+
+    #[test]
     fn a_supervised_instance_outlives_its_goodbye_and_an_announced_one_does_not() {
         let registry = Registry::default();
         let echo =
