@@ -37,6 +37,12 @@ impl Identity {
         stat.alive().then(|| Self { pid, start_time: stat.start_time, boot: boot() })
     }
 
+    /// The child of this pid that this process has not waited for yet, also when it has ended already.
+    pub fn of_child(pid: u32) -> Option<Self> {
+        let start_time = Stat::read(pid)?.start_time;
+        Some(Self { pid, start_time, boot: boot() })
+    }
+
     /// This process.
     ///
     /// # Errors
@@ -223,10 +229,13 @@ mod tests {
         assert!(!other.signal(Signal::SIGKILL).unwrap());
         other.exited().await.unwrap();
         assert!(identity.terminate(Duration::from_secs(10)).await.unwrap());
-        // A zombie until it is waited for: it runs no more.
+        // A zombie until it is waited for: it runs no more, and is still known.
         assert!(!identity.is_alive());
+        assert_eq!(Identity::of(child.id()), None);
+        assert_eq!(Identity::of_child(child.id()).as_ref(), Some(&identity));
         child.wait().unwrap();
         identity.exited().await.unwrap();
+        assert_eq!(Identity::of_child(child.id()), None);
     }
 
     #[tokio::test]

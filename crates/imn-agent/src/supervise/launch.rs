@@ -86,8 +86,8 @@ impl Launched {
         let child = spawn(&mut command.into()).map_err(failed)?;
         let identity = child
             .id()
-            .and_then(Identity::of)
-            .ok_or_else(|| failed(io::Error::other("it ended before it could be looked at")))?;
+            .and_then(Identity::of_child)
+            .ok_or_else(|| failed(io::Error::other("its start time cannot be read in /proc")))?;
         // It has not read its configuration yet, so it has done nothing.
         bound(spec.limits, identity.pid)
             .map_err(|error| failed(io::Error::other(format!("set the limits of its manifest: {error}"))))?;
