@@ -266,7 +266,8 @@ impl Assignments {
     fn distribute(&self, held: &mut Held, supervisor: &Supervisor) {
         let members = self.roster.standing();
         let conditions = self.conditions(held, &members, supervisor);
-        let before = held.holds.take().unwrap_or_else(|| self.restored(conditions.keys()));
+        let mut before = held.holds.take().unwrap_or_else(|| self.restored(conditions.keys()));
+        self.roster.take_forgotten().iter().for_each(|instance| before.forget(instance));
         let mut holds = before.clone();
         let mut by_type: BTreeMap<&ModuleType, Vec<&Assignment>> = BTreeMap::new();
         for assignment in held.shards.values().flatten() {

@@ -7,7 +7,7 @@ mod standing;
 mod trial;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
     time::{Duration, Instant},
 };
@@ -43,6 +43,8 @@ pub(crate) struct Roster {
     longest: Mutex<BTreeMap<ModuleType, Duration>>,
     /// Until when each instance has rounds to make; see `owes`.
     owed: Mutex<BTreeMap<InstanceId, Option<i64>>>,
+    /// Those that are no more, until whoever deals out standing work has asked; what has their name since is another.
+    forgotten: Mutex<BTreeSet<InstanceId>>,
 }
 
 /// A slot of an instance, taken for a job until it is dropped.
@@ -93,6 +95,7 @@ impl Roster {
             trying: AtomicBool::new(false),
             longest: Mutex::default(),
             owed: Mutex::default(),
+            forgotten: Mutex::default(),
         }
     }
 
@@ -144,6 +147,7 @@ impl Roster {
     /// An instance is no more.
     pub(crate) fn forget(&self, instance: &InstanceId) {
         self.lock_owed().remove(instance);
+        self.lock_forgotten().insert(instance.clone());
         self.update(|entries| {
             entries.remove(instance);
         });

@@ -425,12 +425,12 @@ impl Supervisor {
         let spools = self.config.state_dir.join("spool");
         let partitions = self.partitions.load(Relaxed);
         self.orphans.reconcile(&spools, partitions, tasks, stop, |instance| {
-            if keepers.contains_key(instance) && !self.roster.is_out_of_service(instance) {
-                Claim::InUse
-            } else if wanted.contains_key(instance) {
-                Claim::Wanted
-            } else {
-                Claim::Nobody
+            match (keepers.contains_key(instance), wanted.contains_key(instance)) {
+                (true, true) if self.roster.is_out_of_service(instance) => Claim::Wanted,
+                // That of one that is no longer wanted is its keeper's until it has settled what was owed.
+                (true, _) => Claim::InUse,
+                (false, true) => Claim::Wanted,
+                (false, false) => Claim::Nobody,
             }
         });
     }

@@ -8,6 +8,7 @@
 
 mod disk;
 mod error;
+mod past;
 mod ship;
 
 use std::{
@@ -25,6 +26,7 @@ use imn_contract::{
 };
 
 pub use error::Error;
+pub use past::{Past, gap, reason};
 pub use ship::Shipper;
 
 use crate::{clock::now_us, file};
@@ -32,6 +34,8 @@ use disk::{Disk, Header};
 
 /// Rounds wait at most this long before they are sealed.
 const SEAL_AFTER: Duration = Duration::from_secs(1);
+/// The progress mark is written with what is sealed, and after this time without anything, in microseconds.
+const PROGRESS_AFTER_US: i64 = 10_000_000;
 /// A batch is sealed when its compressed chunks reach this size, in bytes.
 const SEAL_BYTES: usize = 128 * 1024;
 /// A batch is sealed when its estimated plain size reaches this, in bytes: well below what a decoder takes.
@@ -370,6 +374,8 @@ impl Spool {
                 inner.seal_part(&self.config, number as u32)?;
             }
         }
+        let (mark, written) = (inner.progress_us.unwrap_or(0), inner.progress_written.unwrap_or(0));
+        inner.dirty |= mark.saturating_sub(written) > PROGRESS_AFTER_US;
         if inner.progress_us != inner.progress_written
             && let Some(mark) = inner.progress_us
             && (inner.dirty || all)

@@ -1,5 +1,6 @@
 //! Standing work goes from one instance to another: a second one is started, each is replaced by a new process, and one of
 //! them ends again. Every round is made, and by one of them: each packet that tshark sees is a row, and each row a packet.
+//! Of one that is killed instead, and does not come back, what it owed is a recorded gap.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test fails by panicking")]
 
@@ -121,4 +122,48 @@ fn every_round_is_made_once_whoever_makes_it() {
         log.lines().filter(is_icmp).count() <= 1,
         "the spool of what is disabled is opened again and again"
     );
+}
+
+#[test]
+fn what_a_killed_instance_owed_is_a_gap() {
+    if !imn_testkit::require_root("hand_over") {
+        return;
+    }
+    if network::python().is_none() {
+        return imn_testkit::skip("hand_over", "no Python with duckdb; `cargo xtask test` installs it");
+    }
+    let network = Network::start();
+    let run = |args: &[&str]| network.program().args(args).run_ok(Duration::from_secs(30)).unwrap();
+    verdict::quiet(&network);
+    verdict::load(&network, TARGETS, INTERVAL);
+    verdict::wait_measured(&network, TARGETS, INTERVAL);
+    let file = network.state().join("agents/local/assignments/local-icmp-1.json");
+    let mut owed = 0;
+    // Before its targets have gone to the other, and before it is taken away.
+    for promised in [true, false] {
+        run(&["module", "scale", "icmp", "2"]);
+        owed += wait_shares(&network, "two instances", |of| of[1] > 0)[1] as u64;
+        verdict::caught_up(&network, SOON);
+        if promised {
+            run(&["module", "scale", "icmp", "1"]);
+            wait_shares(&network, "its targets to be promised to the other", |of| of[1] == 0);
+        }
+        network.kill9("local-icmp-1");
+        run(&["module", "scale", "icmp", "1"]);
+        wait_until("it to be gone for good", SOON, || (!file.exists()).then_some(())).unwrap();
+        wait_shares(&network, "the other to have all", |of| of[0] == TARGETS as usize);
+        verdict::caught_up(&network, SOON);
+    }
+    run(&["module", "disable", "icmp"]);
+    wait_until("all to end", SOON, || (!network.parts().contains_key("local-icmp-0")).then_some(())).unwrap();
+    let verdict = wait_until("every round to be a row or within a gap", SOON, || {
+        let verdict = verdict::verdict(&network, INTERVAL, 0).unwrap();
+        (verdict.unaccounted == 0).then_some(verdict)
+    })
+    .unwrap();
+    eprintln!("{verdict:?}, of {owed} targets of those that were killed");
+    assert_eq!((verdict.targets, verdict.duplicates), (u64::from(TARGETS), 0), "{verdict:?}");
+    assert_eq!(verdict.contradictions, 0, "{verdict:?}");
+    // The moment is four seconds ahead; it takes some to start one.
+    assert!(verdict.gap_rounds > 0 && verdict.gap_rounds <= 8 * owed, "{verdict:?}");
 }

@@ -37,11 +37,13 @@ struct Hold {
     came: Option<Came>,
 }
 
-/// How it came to the one that has it.
+/// How it came to the one that has it; from itself when nobody else is to know of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Came {
     from: u32,
     at_us: i64,
+    /// Since when the one that it came from had it, if that is not long ago.
+    since_us: i64,
 }
 
 /// Who has what.
@@ -91,8 +93,20 @@ impl Holds {
                 let hold = self.of.entry(key(assignment)).or_insert(Hold { by: None, came: None });
                 // Of several, who had it last.
                 if hold.by != Some(from) && hold.came.is_none_or(|came| came.at_us < at_us) {
-                    hold.came = Some(Came { from, at_us });
+                    hold.came = Some(Came { from, at_us, since_us: assignment.since_us });
                 }
+            }
+        }
+    }
+
+    /// An instance is no more, and has settled what it owed: what has its name next knows nothing of that.
+    pub(super) fn forget(&mut self, instance: &InstanceId) {
+        let Some(number) = self.names.iter().position(|name| name == instance) else { return };
+        for hold in self.of.values_mut() {
+            if let Hold { by: Some(by), came: Some(came) } = hold
+                && came.from == number as u32
+            {
+                came.from = *by;
             }
         }
     }
@@ -130,7 +144,7 @@ impl Holds {
                 }
                 (None, None) => continue,
             }
-            if let Some(Came { from, at_us }) = hold.came {
+            if let Some(Came { from, at_us, .. }) = hold.came {
                 let settles =
                     matches!(condition(&self.names[from as usize]), Condition::Ready | Condition::Gone);
                 if settles && at_us + SETTLED_US <= now_us {
@@ -156,15 +170,17 @@ impl Holds {
         condition: impl Fn(&InstanceId) -> Condition,
     ) -> Result<Hold, i64> {
         let is_down = matches!(condition(&self.names[by as usize]), Condition::Down | Condition::Gone);
+        let since_us = hold.came.map_or(0, |came| came.at_us);
         let came = match hold.came.filter(|came| came.at_us > now_us) {
-            // Whoever has it now has not begun, and will not.
-            Some(came) if is_down => Some(came).filter(|came| came.from != to),
+            // Whoever has it now has not begun, and will not: it stays where it was, or goes on from there.
+            Some(came) if is_down && came.from == to => Came { at_us: came.since_us, ..came },
+            Some(came) if is_down => came,
             // Both have been told: it stands.
             Some(came) => return Err(came.at_us),
             // Who is down makes no round any more.
-            None => Some(Came { from: by, at_us: if is_down { now_us } else { now_us + LEAD_US } }),
+            None => Came { from: by, at_us: if is_down { now_us } else { now_us + LEAD_US }, since_us },
         };
-        Ok(Hold { by: Some(to), came })
+        Ok(Hold { by: Some(to), came: Some(came) })
     }
 
     fn add(
@@ -176,12 +192,14 @@ impl Holds {
     ) {
         let Some(by) = hold.by else { return };
         let mut taken = assignment.clone();
-        if let Some(Came { from, at_us }) = hold.came {
+        if let Some(Came { from, at_us, since_us }) = hold.came {
             taken.since_us = taken.since_us.max(at_us);
             let name = &self.names[from as usize];
-            if assignment.since_us < at_us && from != by && condition(name) != Condition::Gone {
+            let since_us = since_us.max(assignment.since_us);
+            if since_us < at_us && from != by && condition(name) != Condition::Gone {
                 let share = shares.of.entry(name.clone()).or_default();
-                share.assignments.push(Assignment { until_us: Some(at_us), ..assignment.clone() });
+                let left = Assignment { since_us, until_us: Some(at_us), ..assignment.clone() };
+                share.assignments.push(left);
                 share.leaving += 1;
                 share.until_us = share.until_us.max(at_us);
             }
@@ -268,8 +286,9 @@ mod tests {
         assert_eq!(told(&mut holds, "B", NOW), "A ..4000000, B 4000000.., again 64000000");
         // Said once, it stands; then it can go on.
         assert_eq!(told(&mut holds, "A", NOW + 1), "A ..4000000, B 4000000.., again 4000000");
-        assert_eq!(told(&mut holds, "C", AT), "B ..8000000, C 8000000.., again 68000000");
-        assert_eq!(told(&mut holds, "", AT + LEAD_US), "B ..8000000, C 8000000.., again 68000000");
+        // Of the time before it had it, who gives it away knows nothing.
+        assert_eq!(told(&mut holds, "C", AT), "B 4000000..8000000, C 8000000.., again 68000000");
+        assert_eq!(told(&mut holds, "", AT + LEAD_US), "B 4000000..8000000, C 8000000.., again 68000000");
         assert_eq!(told(&mut holds, "C", AT + LEAD_US + SETTLED_US), "C ..");
     }
 
@@ -294,7 +313,22 @@ mod tests {
             told(&mut holds, wanted, NOW + 1)
         };
         assert_eq!(begun("A"), "A ..");
+        let mut holds = Holds::default();
+        told(&mut holds, "B", NOW - LEAD_US);
+        told(&mut holds, "A", NOW - LEAD_US);
+        told(&mut holds, "b", NOW);
+        assert_eq!(told(&mut holds, "A", NOW + 1), "A 0.., again 60000000");
         assert_eq!(begun("C"), "A ..4000000, C 4000000.., again 64000000");
+    }
+
+    #[test]
+    fn another_of_the_name_owes_nothing() {
+        let mut holds = Holds::default();
+        told(&mut holds, "a", NOW);
+        assert_eq!(told(&mut holds, "B", NOW), "B 0.., a ..0");
+        holds.forget(&name("a"));
+        assert_eq!(told(&mut holds, "B", NOW), "B 0.., again 60000000");
+        assert_eq!(told(&mut holds, "B", NOW + SETTLED_US), "B ..");
     }
 
     #[test]

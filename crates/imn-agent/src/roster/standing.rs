@@ -1,7 +1,7 @@
 //! Who can be given standing work, and for how long each still has some.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{MutexGuard, PoisonError},
     time::Duration,
 };
@@ -106,9 +106,9 @@ impl Roster {
         self.lock_owed().insert(instance.clone(), until_us);
     }
 
-    /// Whether an instance has rounds to make, or makes one, by what [`Self::owes`] was told. Of one of which nothing was told
-    /// yet, nobody knows; it may where its type has standing work.
-    pub(crate) fn has_rounds(&self, instance: &InstanceId, now_us: i64) -> bool {
+    /// Whether an instance has rounds to make, or makes one if it `runs`, by what [`Self::owes`] was told. Of one of which
+    /// nothing was told yet, nobody knows; it may where its type has standing work.
+    pub(crate) fn has_rounds(&self, instance: &InstanceId, now_us: i64, runs: bool) -> bool {
         let owed = self.lock_owed().get(instance).copied();
         let kind = {
             let entries = self.lock();
@@ -121,9 +121,21 @@ impl Roster {
             kind
         };
         let Some(until_us) = owed.flatten() else { return false };
+        if !runs {
+            return now_us < until_us;
+        }
         let longest = self.longest.lock().unwrap_or_else(PoisonError::into_inner).get(&kind).copied();
         let longest = longest.unwrap_or_default().min(LONGEST);
         now_us < until_us.saturating_add(longest.as_micros() as i64)
+    }
+
+    /// The instances that are no more since this was asked last.
+    pub(crate) fn take_forgotten(&self) -> BTreeSet<InstanceId> {
+        std::mem::take(&mut self.lock_forgotten())
+    }
+
+    pub(super) fn lock_forgotten(&self) -> MutexGuard<'_, BTreeSet<InstanceId>> {
+        self.forgotten.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn lock_owed(&self) -> MutexGuard<'_, BTreeMap<InstanceId, Option<i64>>> {
@@ -170,7 +182,7 @@ mod tests {
         roster.leave(&first, false);
         roster.stand_in(&first, Some(&second));
         assert_eq!(roster.standing()[&kind][0].stand_in.as_ref(), Some(&second));
-        let has_rounds = |now_us| roster.has_rounds(&first, now_us);
+        let has_rounds = |now_us| roster.has_rounds(&first, now_us, true);
         assert!(has_rounds(0), "nobody has said anything yet");
         roster.owes(&first, None);
         assert!(!has_rounds(0));
@@ -179,6 +191,7 @@ mod tests {
         // One that began in time is waited for.
         roster.rounds_take(&kind, Duration::from_micros(5));
         assert!(has_rounds(14) && !has_rounds(15));
+        assert!(!roster.has_rounds(&first, 10, false), "one without a process has begun none");
         roster.owes(&first, Some(i64::MAX));
         assert!(has_rounds(i64::MAX - 1));
     }

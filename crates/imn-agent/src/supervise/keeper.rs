@@ -113,8 +113,12 @@ impl Keeper {
                 Order::Run(spec) => self.keep_running(&spec).await,
                 Order::Hold(spec, phase, reason) => {
                     // What was turned down still makes the rounds of others, until they do so themselves.
-                    if spec.stands_in && !self.leave().await {
-                        continue;
+                    if spec.stands_in {
+                        if !self.leave().await {
+                            continue;
+                        }
+                        self.stop_process(Phase::Down, &reason).await;
+                        self.settle().await;
                     }
                     self.stop_process(phase, &reason).await;
                     let roster = &self.supervisor.roster;
@@ -140,6 +144,7 @@ impl Keeper {
                     if self.orders.has_changed().unwrap_or(false) {
                         continue;
                     }
+                    self.settle().await;
                     self.forget_record();
                     self.supervisor.roster.forget(&self.instance);
                     // What is of this name next does not find what this one had to do; most have no such file.
@@ -154,20 +159,32 @@ impl Keeper {
         }
     }
 
-    /// Lets others take over the standing work before the process ends for good. `false`: something else is wanted meanwhile.
+    /// Lets others take over the standing work before the process ends for good; those of one that has none do so at once.
+    /// `false`: something else is wanted meanwhile.
     async fn leave(&mut self) -> bool {
         let roster = Arc::clone(&self.supervisor.roster);
-        let Some(process) = &mut self.process else { return true };
         roster.leave(&self.instance, true);
         let end = Instant::now() + HAND_OVER_WITHIN;
         while roster.has_heir(&self.instance)
-            && roster.has_rounds(&self.instance, clock::now_us())
+            && roster.has_rounds(&self.instance, clock::now_us(), self.process.is_some())
             && Instant::now() < end
         {
+            let ended = async {
+                match &mut self.process {
+                    Some(process) => process.exited().await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 () = tokio::time::sleep(TELL_EVERY) => {}
-                // It makes no more rounds; there is nothing to wait for.
-                _ = process.exited() => break,
+                how = ended => {
+                    tracing::warn!(instance = %self.instance, how, "module ended before it was relieved");
+                    if let Some(process) = self.process.take() {
+                        process.sweep_group();
+                    }
+                    self.forget_record();
+                    roster.down(&self.instance, Phase::Down, Some(how));
+                }
                 _ = self.orders.changed() => {
                     self.orders.mark_changed();
                     return false;
@@ -175,6 +192,26 @@ impl Keeper {
             }
         }
         true
+    }
+
+    /// Records the rounds that it owed until others took them over, and has not made: no process of its own will.
+    async fn settle(&self) {
+        let supervisor = &self.supervisor;
+        let path = Supervisor::assignment_path(&supervisor.config, &self.instance);
+        let file = file::read_optional(&path).ok().flatten();
+        let file = file.and_then(|text| serde_json::from_str::<AssignmentFile>(&text).ok());
+        let Some(AssignmentFile { mut assignments, .. }) = file else { return };
+        assignments.retain(|assignment| assignment.until_us.is_some());
+        if assignments.is_empty() {
+            return;
+        }
+        // As at a start: its spool is in use again.
+        if supervisor.roster.is_out_of_service(&self.instance) {
+            supervisor.roster.down(&self.instance, Phase::Down, None);
+        }
+        let spool = supervisor.spool_path(&self.instance);
+        let partitions = supervisor.partitions.load(Relaxed);
+        supervisor.orphans.settle(&self.instance, spool, partitions, assignments).await;
     }
 
     /// One turn: start it if it is down, replace it if it is another version, else wait for its end or a new order.

@@ -9,10 +9,13 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use imn_contract::{AgentId, InstanceId, ModuleType};
+use imn_contract::{
+    AgentId, InstanceId, ModuleType,
+    latest::{Assignment, Gap},
+};
 use imn_runtime::{
     nats::Client,
-    spool::{self, Shipper, Spool},
+    spool::{self, Past, Shipper, Spool},
     task::{Shutdown, Stop, Tasks},
 };
 use tokio::sync::watch;
@@ -70,7 +73,7 @@ impl Orphans {
         for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let Ok(instance) = InstanceId::new(name) else { continue };
-            let Some(kind) = self.kind_of(&instance) else { continue };
+            let Some(config) = self.config(&instance, path, partitions) else { continue };
             let keep = match claim(&instance) {
                 Claim::InUse => continue,
                 Claim::Wanted => true,
@@ -83,14 +86,6 @@ impl Orphans {
             let shutdown = Shutdown::new();
             let own_stop = shutdown.stop();
             spools.open.insert(instance.clone(), Active { shutdown, closed: receiver });
-            let config = spool::Config {
-                dir: path,
-                agent: self.agent.clone(),
-                instance: instance.clone(),
-                kind,
-                partitions,
-                max_bytes: spool::Config::MAX_BYTES,
-            };
             let (client, stop, held) = (self.client.clone(), stop.clone(), Arc::clone(&self.active));
             tasks.spawn(format!("orphaned spool {instance}"), async move {
                 let emptied = ship(config, client, &stop, &own_stop, keep).await;
@@ -119,6 +114,43 @@ impl Orphans {
         let _ = closed.wait_for(|closed| *closed).await;
     }
 
+    /// Records in the spool of an instance, which has no process, those of its rounds that are missing; `owed` is what it
+    /// was to make until others do. Said twice, they are recorded once.
+    pub(super) async fn settle(
+        &self,
+        instance: &InstanceId,
+        dir: PathBuf,
+        partitions: u32,
+        owed: Vec<Assignment>,
+    ) {
+        self.release(instance).await;
+        let Some(config) = self.config(instance, dir, partitions) else { return };
+        if !config.dir.exists() {
+            return;
+        }
+        let settled = tokio::task::spawn_blocking(move || record_missing(config, &owed)).await;
+        match settled {
+            Ok(Ok(0)) => {}
+            Ok(Ok(rounds)) => {
+                tracing::warn!(%instance, rounds, "rounds that it owed are recorded as missing");
+            }
+            Ok(Err(error)) => tracing::error!(%instance, %error, "rounds that it owed are not recorded"),
+            Err(error) => tracing::error!(%instance, %error, "rounds that it owed are not recorded"),
+        }
+    }
+
+    /// How a spool of this agent is opened; `None`: its name is no slot's.
+    fn config(&self, instance: &InstanceId, dir: PathBuf, partitions: u32) -> Option<spool::Config> {
+        Some(spool::Config {
+            dir,
+            agent: self.agent.clone(),
+            instance: instance.clone(),
+            kind: self.kind_of(instance)?,
+            partitions,
+            max_bytes: spool::Config::MAX_BYTES,
+        })
+    }
+
     /// The type in a slot's name, `{agent}-{type}-{slot}`.
     fn kind_of(&self, instance: &InstanceId) -> Option<ModuleType> {
         let rest = instance.as_str().strip_prefix(self.agent.as_str())?.strip_prefix('-')?;
@@ -128,6 +160,21 @@ impl Orphans {
     fn lock(&self) -> MutexGuard<'_, Spools> {
         self.active.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// How many rounds are missing, and now recorded.
+fn record_missing(config: spool::Config, owed: &[Assignment]) -> Result<u64, spool::Error> {
+    let spool = Spool::open(config)?;
+    let past = Past::of(spool.recovered());
+    let gaps: Vec<Gap> = owed.iter().flat_map(|one| past.missing(one, one.end_us())).collect();
+    spool.append(&[], &gaps)?;
+    // Opening it took the note of an orderly end away.
+    if spool.recovered().stopped_us.is_some() {
+        spool.close()?;
+    } else {
+        spool.tick()?;
+    }
+    Ok(gaps.iter().map(|gap| gap.rounds).sum())
 }
 
 /// Ships a spool until it is empty or one of the stops is requested; whether it is empty.

@@ -244,7 +244,7 @@ impl Roll {
         let (roster, end) = (&self.supervisor.roster, Instant::now() + HAND_OVER_WITHIN);
         // One without a process makes none.
         while roster.has_process(instance)
-            && roster.has_rounds(instance, clock::now_us())
+            && roster.has_rounds(instance, clock::now_us(), true)
             && Instant::now() < end
         {
             self.look()?;

@@ -12,12 +12,16 @@ use imn_contract::{
     TargetId,
     latest::{Assignment, AssignmentFile, Gap, Round},
 };
-use imn_runtime::{clock, spool::Spool, task::Stop};
+use imn_runtime::{
+    clock,
+    spool::{Past, Spool, gap, reason},
+    task::Stop,
+};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::{
     Addressing, Counts, Due, Spec, Standing, Stats,
-    debt::{Gaps, Past, Unsettled, gap, reason},
+    debt::{Gaps, Unsettled},
     name::{Answer, Names},
     roster::Roster,
     schedule::{Address, Entry, Schedule},
@@ -148,13 +152,7 @@ impl Keeper {
         names: Names,
         stats: Arc<Stats>,
     ) -> Self {
-        let recovered = spool.recovered();
-        let reason = match (recovered.damaged, recovered.stopped_us) {
-            (true, _) => reason::SPOOL_LOST,
-            (false, Some(_)) => reason::STOPPED,
-            (false, None) => reason::CRASHED,
-        };
-        let past = Past::new(recovered.progress_us, reason, &recovered.done);
+        let past = Past::of(spool.recovered());
         let roster = Roster::new(spec.assignments.clone(), spec.config.instance.clone());
         let now = Instant::now();
         Self {
