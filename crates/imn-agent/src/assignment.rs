@@ -267,7 +267,10 @@ impl Assignments {
         let members = self.roster.standing();
         let conditions = self.conditions(held, &members, supervisor);
         let mut before = held.holds.take().unwrap_or_else(|| self.restored(conditions.keys()));
-        self.roster.take_forgotten().iter().for_each(|instance| before.forget(instance));
+        for instance in self.roster.take_forgotten() {
+            before.forget(&instance);
+            held.files.remove(&instance);
+        }
         let mut holds = before.clone();
         let mut by_type: BTreeMap<&ModuleType, Vec<&Assignment>> = BTreeMap::new();
         for assignment in held.shards.values().flatten() {
@@ -295,20 +298,25 @@ impl Assignments {
         }
         let mut files: Vec<(InstanceId, Share)> = files.into_iter().collect();
         files.sort_by_key(|(_, share)| std::cmp::Reverse(share.leaving));
-        for idle in conditions.keys().filter(|instance| files.iter().all(|(name, _)| name != *instance)) {
-            self.roster.owes(idle, None);
-        }
+        let mut owed: BTreeMap<InstanceId, Option<i64>> =
+            conditions.keys().map(|instance| (instance.clone(), None)).collect();
         held.holds = Some(holds);
+        let mut written = true;
         for (instance, share) in files {
-            let until_us = (!share.assignments.is_empty()).then_some(share.until_us);
+            owed.insert(instance.clone(), (!share.assignments.is_empty()).then_some(share.until_us));
             if let Err(error) = self.write(&mut held.files, &instance, share.assignments) {
                 tracing::error!(%instance, %error, "standing work cannot be handed over; tried again");
-                // Nobody takes over what another was not told to give away.
-                held.holds = Some(before);
-                held.again = Some(now + RETRY);
+                written = false;
                 break;
             }
-            self.roster.owes(&instance, until_us);
+        }
+        if written {
+            // Only now: who has nothing left to make may go.
+            owed.iter().for_each(|(instance, until_us)| self.roster.owes(instance, *until_us));
+        } else {
+            // Nobody takes over what another was not told to give away.
+            held.holds = Some(before);
+            held.again = Some(now + RETRY);
         }
         let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
         in_force.targets = held.shards.values().map(|shard| shard.len() as u64).sum();

@@ -117,12 +117,33 @@ impl Supervisor {
             tracing::error!(problem, "module cannot be used");
         }
         supervisor.take_versions();
-        for (instance, order) in supervisor.wanted()? {
+        let wanted = supervisor.wanted()?;
+        for (instance, order) in &wanted {
             if let Some(spec) = order.spec() {
-                supervisor.roster.declare(&instance, &spec.kind, &spec.version, spec.shares());
+                supervisor.roster.declare(instance, &spec.kind, &spec.version, spec.shares());
             }
         }
+        let records = supervisor.records.all();
+        for (instance, kind) in supervisor.left_over(&wanted) {
+            let record = records.iter().find(|record| record.instance == instance);
+            let version = record.map(|record| record.version.as_str()).unwrap_or_default();
+            supervisor.roster.declare(&instance, &kind, version, true);
+        }
         Ok(supervisor)
+    }
+
+    /// Those whom nobody wants and with whom the agent before was not done, by the files of their standing work: they have
+    /// it until others have taken it over.
+    fn left_over(&self, wanted: &BTreeMap<InstanceId, Order>) -> Vec<(InstanceId, ModuleType)> {
+        let files = std::fs::read_dir(self.config.state_dir.join("assignments"));
+        let paths = files.into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+        let instance = |path: PathBuf| {
+            path.extension().filter(|extension| *extension == "json")?;
+            let instance = InstanceId::new(path.file_stem()?.to_string_lossy()).ok()?;
+            let kind = self.orphans.kind_of(&instance)?;
+            (!wanted.contains_key(&instance)).then_some((instance, kind))
+        };
+        paths.filter_map(instance).collect()
     }
 
     /// Keeps the wanted instances running, until it is told how to end.
@@ -131,6 +152,10 @@ impl Supervisor {
         let mut tasks = Tasks::new();
         let own_stop = imn_runtime::task::Shutdown::new();
         let mut bounded = Instant::now();
+        let left_over = self.wanted().map(|wanted| self.left_over(&wanted));
+        for (instance, _) in left_over.into_iter().flatten() {
+            self.give(&instance, Order::Remove, &mut keepers, &mut tasks);
+        }
         loop {
             self.begin_rolls(&jobs, &mut tasks, &own_stop.stop());
             self.reconcile(&mut keepers, &mut tasks, &own_stop.stop());
@@ -418,7 +443,8 @@ impl Supervisor {
         for record in self.records.all() {
             if !wanted.contains_key(&record.instance) && !keepers.contains_key(&record.instance) {
                 // Its process may run on; its keeper takes it over in order to end it.
-                self.roster.declare(&record.instance, &record.kind, &record.version, false);
+                let standing = record.assignments.is_some();
+                self.roster.declare(&record.instance, &record.kind, &record.version, standing);
                 self.give(&record.instance, Order::Remove, keepers, tasks);
             }
         }

@@ -57,7 +57,7 @@ pub struct Config {
     pub instance: InstanceId,
     /// Module type of its rounds.
     pub kind: ModuleType,
-    /// Number of ingest partitions, at least 1.
+    /// Number of ingest partitions, at least 1; those that the spool has already stay.
     pub partitions: u32,
     /// Size on disk from which on the spool counts as full, in bytes.
     pub max_bytes: u64,
@@ -169,7 +169,8 @@ impl Spool {
     }
 
     fn read(disk: &mut Disk, config: &Config) -> Result<(Vec<Part>, Recovered), Error> {
-        let partitions = config.partitions.max(1);
+        // Whoever opens it for another may not know yet how many there are.
+        let partitions = config.partitions.max(disk.partitions()?).max(1);
         let mut parts = Vec::with_capacity(partitions as usize);
         for number in 0..partitions {
             let (epoch, committed) = disk.stream(number)?;

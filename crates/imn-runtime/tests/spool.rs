@@ -75,6 +75,21 @@ fn what_was_not_committed_is_known_after_a_crash() {
     assert_eq!(spool.state().rows, 3);
 }
 
+#[test]
+fn partitions_that_nobody_names_are_not_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    {
+        let spool = Spool::open(config(dir.path(), 16)).unwrap();
+        let rounds: Vec<Round> = (0..32).map(|target| round(target, 1_000)).collect();
+        spool.append(&rounds, &[]).unwrap();
+        spool.set_progress(500);
+        spool.close().unwrap();
+    }
+    let spool = Spool::open(config(dir.path(), 1)).unwrap();
+    assert!(!spool.is_empty());
+    assert_eq!((spool.state().rows, spool.recovered().done.len()), (32, 32));
+}
+
 /// Whatever byte is wrong: it opens, and either all is there or it says from when on it may not be.
 #[test]
 fn damage_is_set_aside_and_told() {

@@ -12,9 +12,9 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 /// How far ahead a hand-over lies. A module looks at its file every half second and hands rounds to its engine a second and
 /// a half before they are due; what it has handed over stands.
 const LEAD_US: i64 = 4_000_000;
-/// How long the one that has handed a target over is still told until when it was its own: one that was down then has to
-/// account for it.
-const SETTLED_US: i64 = 60_000_000;
+/// How long the one that has handed a target over is still told until when it was its own, and the one that has got it since
+/// when it is: one that is down meanwhile has to account for it, and what it has noted of its progress may be so old.
+const SETTLED_US: i64 = 180_000_000;
 
 /// How an instance is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +106,7 @@ impl Holds {
             if let Hold { by: Some(by), came: Some(came) } = hold
                 && came.from == number as u32
             {
-                came.from = *by;
+                *came = Came { from: *by, since_us: came.at_us, ..*came };
             }
         }
     }
@@ -283,12 +283,12 @@ mod tests {
         assert_eq!(told(&mut holds, "", NOW), "");
         assert_eq!(told(&mut holds, "A", NOW), "A ..");
         assert!(holds.has_any(&name("A")) && !holds.has_any(&name("B")));
-        assert_eq!(told(&mut holds, "B", NOW), "A ..4000000, B 4000000.., again 64000000");
+        assert_eq!(told(&mut holds, "B", NOW), "A ..4000000, B 4000000.., again 184000000");
         // Said once, it stands; then it can go on.
         assert_eq!(told(&mut holds, "A", NOW + 1), "A ..4000000, B 4000000.., again 4000000");
         // Of the time before it had it, who gives it away knows nothing.
-        assert_eq!(told(&mut holds, "C", AT), "B 4000000..8000000, C 8000000.., again 68000000");
-        assert_eq!(told(&mut holds, "", AT + LEAD_US), "B 4000000..8000000, C 8000000.., again 68000000");
+        assert_eq!(told(&mut holds, "C", AT), "B 4000000..8000000, C 8000000.., again 188000000");
+        assert_eq!(told(&mut holds, "", AT + LEAD_US), "B 4000000..8000000, C 8000000.., again 188000000");
         assert_eq!(told(&mut holds, "C", AT + LEAD_US + SETTLED_US), "C ..");
     }
 
@@ -301,7 +301,7 @@ mod tests {
         assert_eq!(told(&mut holds, "B", NOW + 2 * SETTLED_US), "B 0.., a ..0");
         let mut holds = Holds::default();
         told(&mut holds, "gone", NOW);
-        assert_eq!(told(&mut holds, "B", NOW), "B 0.., again 60000000");
+        assert_eq!(told(&mut holds, "B", NOW), "B 0.., again 180000000");
     }
 
     #[test]
@@ -317,8 +317,8 @@ mod tests {
         told(&mut holds, "B", NOW - LEAD_US);
         told(&mut holds, "A", NOW - LEAD_US);
         told(&mut holds, "b", NOW);
-        assert_eq!(told(&mut holds, "A", NOW + 1), "A 0.., again 60000000");
-        assert_eq!(begun("C"), "A ..4000000, C 4000000.., again 64000000");
+        assert_eq!(told(&mut holds, "A", NOW + 1), "A 0.., again 180000000");
+        assert_eq!(begun("C"), "A ..4000000, C 4000000.., again 184000000");
     }
 
     #[test]
@@ -327,7 +327,7 @@ mod tests {
         told(&mut holds, "a", NOW);
         assert_eq!(told(&mut holds, "B", NOW), "B 0.., a ..0");
         holds.forget(&name("a"));
-        assert_eq!(told(&mut holds, "B", NOW), "B 0.., again 60000000");
+        assert_eq!(told(&mut holds, "B", NOW), "B 0.., again 180000000");
         assert_eq!(told(&mut holds, "B", NOW + SETTLED_US), "B ..");
     }
 
@@ -349,14 +349,14 @@ mod tests {
             told(&mut holds, wanted, NOW)
         };
         let first = file("A", 5, Some(AT));
-        assert_eq!(half_way(std::slice::from_ref(&first), "C"), "A ..4000000, C 4000000.., again 64000000");
+        assert_eq!(half_way(std::slice::from_ref(&first), "C"), "A ..4000000, C 4000000.., again 184000000");
         assert_eq!(half_way(std::slice::from_ref(&first), "A"), "A ..");
         // Too late to keep it: from then on it has to account for it.
-        assert_eq!(half_way(&[file("A", 5, Some(NOW - 1))], "A"), "A -1.., again 59999999");
+        assert_eq!(half_way(&[file("A", 5, Some(NOW - 1))], "A"), "A -1.., again 179999999");
         // Who had it last is who hands it over.
         assert_eq!(
             half_way(&[first, file("B", 5, Some(NOW + 1))], "C"),
-            "A ..4000000, C 4000000.., again 64000000"
+            "A ..4000000, C 4000000.., again 184000000"
         );
     }
 }

@@ -112,13 +112,12 @@ impl Roster {
         let owed = self.lock_owed().get(instance).copied();
         let kind = {
             let entries = self.lock();
-            let Some(kind) = entries.get(instance).map(|entry| entry.kind.clone()) else { return false };
+            let Some(entry) = entries.get(instance) else { return false };
             if owed.is_none() {
-                return entries
-                    .values()
-                    .any(|entry| entry.supervised && entry.standing && entry.kind == kind);
+                let shares = |other: &Entry| other.supervised && other.standing && other.kind == entry.kind;
+                return if runs { entries.values().any(shares) } else { shares(entry) };
             }
-            kind
+            entry.kind.clone()
         };
         let Some(until_us) = owed.flatten() else { return false };
         if !runs {

@@ -140,11 +140,11 @@ impl Keeper {
                         continue;
                     }
                     self.stop_process(Phase::Down, "stopped").await;
+                    self.settle().await;
                     // Wanted again meanwhile?
                     if self.orders.has_changed().unwrap_or(false) {
                         continue;
                     }
-                    self.settle().await;
                     self.forget_record();
                     self.supervisor.roster.forget(&self.instance);
                     // What is of this name next does not find what this one had to do; most have no such file.
@@ -182,7 +182,6 @@ impl Keeper {
                     if let Some(process) = self.process.take() {
                         process.sweep_group();
                     }
-                    self.forget_record();
                     roster.down(&self.instance, Phase::Down, Some(how));
                 }
                 _ = self.orders.changed() => {

@@ -7,6 +7,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use imn_contract::{
@@ -19,6 +20,10 @@ use imn_runtime::{
     task::{Shutdown, Stop, Tasks},
 };
 use tokio::sync::watch;
+
+/// How long it is tried to record what an instance owed, and how often.
+const SETTLE_WITHIN: Duration = Duration::from_secs(10);
+const SETTLE_PAUSE: Duration = Duration::from_millis(200);
 
 /// The spools that this agent ships.
 #[derive(Debug)]
@@ -123,19 +128,32 @@ impl Orphans {
         partitions: u32,
         owed: Vec<Assignment>,
     ) {
-        self.release(instance).await;
         let Some(config) = self.config(instance, dir, partitions) else { return };
         if !config.dir.exists() {
             return;
         }
-        let settled = tokio::task::spawn_blocking(move || record_missing(config, &owed)).await;
-        match settled {
-            Ok(Ok(0)) => {}
-            Ok(Ok(rounds)) => {
-                tracing::warn!(%instance, rounds, "rounds that it owed are recorded as missing");
+        let owed: Arc<[Assignment]> = owed.into();
+        let end = Instant::now() + SETTLE_WITHIN;
+        loop {
+            self.release(instance).await;
+            let (config, owed) = (config.clone(), Arc::clone(&owed));
+            let recorded = tokio::task::spawn_blocking(move || record_missing(config, &owed)).await;
+            let error = match recorded {
+                Ok(Ok(rounds)) => {
+                    if rounds > 0 {
+                        tracing::warn!(%instance, rounds, "rounds that it owed are recorded as missing");
+                    }
+                    return;
+                }
+                Ok(Err(error)) => error.to_string(),
+                Err(error) => error.to_string(),
+            };
+            // Who had it open last may still be closing it; a disk may have room again.
+            if Instant::now() >= end {
+                tracing::error!(%instance, error, "rounds that it owed are not recorded");
+                return;
             }
-            Ok(Err(error)) => tracing::error!(%instance, %error, "rounds that it owed are not recorded"),
-            Err(error) => tracing::error!(%instance, %error, "rounds that it owed are not recorded"),
+            tokio::time::sleep(SETTLE_PAUSE).await;
         }
     }
 
@@ -152,7 +170,7 @@ impl Orphans {
     }
 
     /// The type in a slot's name, `{agent}-{type}-{slot}`.
-    fn kind_of(&self, instance: &InstanceId) -> Option<ModuleType> {
+    pub(super) fn kind_of(&self, instance: &InstanceId) -> Option<ModuleType> {
         let rest = instance.as_str().strip_prefix(self.agent.as_str())?.strip_prefix('-')?;
         ModuleType::new(rest.rsplit_once('-')?.0).ok()
     }

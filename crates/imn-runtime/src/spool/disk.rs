@@ -160,6 +160,15 @@ impl Disk {
     }
 
     /// Epoch and committed sequence of a partition; a new partition gets a random epoch.
+    /// How many partitions there are, by the highest number.
+    pub(super) fn partitions(&self) -> Result<u32, Error> {
+        let Some(store) = &self.store else { return Ok(0) };
+        let last = store.keys.prefix("e").next_back().map(fjall::Guard::key).transpose();
+        let last = last.map_err(|error| failed("open", &error))?;
+        let highest = last.and_then(|key| key.get(1..5)?.try_into().ok()).map(u32::from_be_bytes);
+        Ok(highest.map_or(0, |highest| highest.saturating_add(1)))
+    }
+
     pub(super) fn stream(&mut self, part: u32) -> Result<(u64, u64), Error> {
         let key = stream_key(part);
         if let Some(value) = self.get(&key)?
