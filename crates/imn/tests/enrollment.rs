@@ -102,6 +102,10 @@ fn an_agent_comes_in_by_a_token_once() {
     let rounds = "/api/v1/targets/127.0.0.1/results?agent=lon1";
     network.wait_get(rounds, SOON, |body| body["items"].as_array()?.first().map(|_| ()));
     let job = |n: u32| {
+        network.wait_get("/api/v1/modules/echo", SOON, |body| {
+            let mut all = body["instances"].as_array()?.iter();
+            all.any(|one| one["instance"] == "lon1-echo-0" && one["state"] == "ready").then_some(())
+        });
         let target = format!("hello{n}");
         let done = imn(&network, &["job", "submit", "echo", &target, "--from", "lon1", "-o", "json"]);
         assert!(done.status.success(), "{}{}", done.stdout, done.stderr);
