@@ -312,7 +312,9 @@ impl Assignments {
         }
         if written {
             // Only now: who has nothing left to make may go.
-            owed.iter().for_each(|(instance, until_us)| self.roster.owes(instance, *until_us));
+            for (instance, until_us) in &owed {
+                self.roster.owes(instance, *until_us);
+            }
         } else {
             // Nobody takes over what another was not told to give away.
             held.holds = Some(before);
