@@ -13,6 +13,7 @@ use std::{
 };
 
 use network::Network;
+use serde_json::Value;
 
 const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples");
 const SOON: Duration = Duration::from_secs(30);
@@ -31,13 +32,21 @@ fn what_the_runbook_shows_is_so() {
         return;
     }
     let network = Network::start();
-    network.wait_get("/api/v1/modules", SOON, |body| {
-        let items = body["items"].as_array()?;
-        (!items.is_empty() && items.iter().all(|module| module["state"] == "ready")).then_some(())
-    });
-
     let jobs = files("jobs", "json");
     assert!(jobs.len() >= 6, "{jobs:?}");
+    let types: BTreeSet<String> = jobs
+        .iter()
+        .map(|job| serde_json::from_str::<Value>(&fs::read_to_string(job).unwrap()).unwrap()["type"].clone())
+        .map(|kind| imn_contract::canonical_type(kind.as_str().unwrap()).to_owned())
+        .collect();
+    network.wait_get("/api/v1/modules", SOON, |body| {
+        let items = body["items"].as_array()?;
+        let ready = |kind: &String| {
+            items.iter().any(|module| module["type"] == kind.as_str() && module["state"] == "ready")
+        };
+        types.iter().all(ready).then_some(())
+    });
+
     for job in &jobs {
         let body = fs::read_to_string(job).unwrap();
         let ended = network.curl("POST", "/api/v1/jobs?wait=20s", Some(&body));

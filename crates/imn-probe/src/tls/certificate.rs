@@ -22,7 +22,7 @@ pub struct Certificate {
     pub subject: String,
     /// Distinguished name of the issuer.
     pub issuer: String,
-    /// Serial number in hexadecimal, bytes apart by colons.
+    /// Serial number in hexadecimal, bytes apart by colons, as openssl shows it.
     pub serial: String,
     /// Subject alternative names: names and addresses as they are, others with their kind before a colon. At most
     /// 256.
@@ -57,7 +57,7 @@ impl Certificate {
         Ok(Self {
             subject: cut(&parsed.subject().to_string()),
             issuer: cut(&parsed.issuer().to_string()),
-            serial: cut(&parsed.raw_serial_as_string()),
+            serial: cut(serial(&parsed.raw_serial_as_string())),
             names: alternatives.iter().take(MOST_NAMES).map(|name| cut(&alternative(name))).collect(),
             name_count: alternatives.len(),
             not_before: parsed.validity().not_before.timestamp(),
@@ -110,6 +110,23 @@ fn algorithm(oid: &Oid<'_>) -> String {
     name.unwrap_or_else(|| cut(&oid.to_id_string()))
 }
 
+/// DER has a byte of zeros before a number whose first bit is set; it is no part of the number.
+fn serial(raw: &str) -> &str {
+    raw.strip_prefix("00:").unwrap_or(raw)
+}
+
 fn cut(text: &str) -> String {
     text.chars().take(LONGEST_TEXT).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_serial_number_is_shown_without_its_sign() {
+        for (raw, shown) in [("00:d5:c7", "d5:c7"), ("7f", "7f"), ("00", "00"), ("10:00", "10:00")] {
+            assert_eq!(serial(raw), shown);
+        }
+    }
 }

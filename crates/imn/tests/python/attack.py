@@ -234,8 +234,17 @@ async def connect(url, creds, prefix):
     async def on_error(error):
         failures.append(str(error))
 
+    # Of a connection that the server closes, the client says no more when it comes before the reason.
+    async def on_close():
+        failures.append("disconnected")
+
     client = await nats.connect(
-        url, user_credentials=creds, inbox_prefix=prefix, error_cb=on_error, pending_size=64 * LIMIT
+        url,
+        user_credentials=creds,
+        inbox_prefix=prefix,
+        error_cb=on_error,
+        disconnected_cb=on_close,
+        pending_size=64 * LIMIT,
     )
     return client, failures
 
