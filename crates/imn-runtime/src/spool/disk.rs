@@ -159,7 +159,6 @@ impl Disk {
         Ok(())
     }
 
-    /// Epoch and committed sequence of a partition; a new partition gets a random epoch.
     /// How many partitions there are, by the highest number.
     pub(super) fn partitions(&self) -> Result<u32, Error> {
         let Some(store) = &self.store else { return Ok(0) };
@@ -169,6 +168,7 @@ impl Disk {
         Ok(highest.map_or(0, |highest| highest.saturating_add(1)))
     }
 
+    /// Epoch and committed sequence of a partition; a new partition gets a random epoch.
     pub(super) fn stream(&mut self, part: u32) -> Result<(u64, u64), Error> {
         let key = stream_key(part);
         if let Some(value) = self.get(&key)?
