@@ -440,18 +440,23 @@ fn note_schema(state: &mut State, announce: &Announce) {
 }
 
 fn summarized(summary: &ModuleSummary, agent: &AgentId, known: Option<&Instance>, now_us: i64) -> Instance {
-    // A process is ready by its own word, which its agent may have heard later than this server.
+    // A process is ready by its own word, which its agent may have heard later than this server: until then the
+    // agent does not know its slots either.
     let ready = known
         .filter(|known| summary.state == ModuleState::Starting && is_well(known.state))
         .filter(|known| known.pid.is_some() && known.pid == summary.pid);
+    let (state, version, inflight, slots) = match ready {
+        Some(known) => (known.state, &known.version, known.inflight, known.slots),
+        None => (summary.state, &summary.version, summary.inflight, summary.slots),
+    };
     Instance {
         instance: summary.instance.clone(),
         agent: agent.clone(),
         kind: summary.kind.clone(),
-        version: summary.version.clone(),
-        state: ready.map_or(summary.state, |known| known.state),
-        inflight: summary.inflight,
-        slots: summary.slots,
+        version: version.clone(),
+        state,
+        inflight,
+        slots,
         pid: summary.pid,
         restarts: summary.restarts,
         standing: summary.standing,
@@ -543,15 +548,19 @@ mod tests {
         let registry = Registry::default();
         let starting = |pid: u32| {
             beat(&format!(
-                r#"{{"instance":"a-echo-0","type":"echo","version":"1","state":"starting","inflight":0,"slots":4,"pid":{pid}}}"#
+                r#"{{"instance":"a-echo-0","type":"echo","version":"","state":"starting","inflight":0,"slots":0,"pid":{pid}}}"#
             ))
         };
-        let state = || registry.instances(3)[0].state;
-        registry.announce(Announce { pid: Some(7), ..word("ready") }, 1);
+        let seen = || {
+            let instance = &registry.instances(3)[0];
+            (instance.state, instance.version.clone(), instance.slots)
+        };
+        let own = Announce { pid: Some(7), ..word("ready") };
+        registry.announce(own.clone(), 1);
         registry.heartbeat(starting(7), 2);
-        assert_eq!(state(), ModuleState::Ready);
+        assert_eq!(seen(), (ModuleState::Ready, own.version, own.slots), "an agent that is new heard less");
         registry.heartbeat(starting(8), 2);
-        assert_eq!(state(), ModuleState::Starting, "of another process that word says nothing");
+        assert_eq!(seen().0, ModuleState::Starting, "of another process that word says nothing");
     }
 
     #[test]
