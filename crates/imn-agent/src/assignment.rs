@@ -348,8 +348,8 @@ impl Assignments {
     fn restored<'a>(&self, instances: impl Iterator<Item = &'a InstanceId>) -> Holds {
         let mut holds = Holds::default();
         let instances: BTreeSet<&InstanceId> = instances.collect();
-        let files: Vec<AssignmentFile> =
-            instances.iter().filter_map(|instance| self.file(instance)).collect();
+        let read = |instance: &&InstanceId| Supervisor::assignment_file(&self.config, instance);
+        let files: Vec<AssignmentFile> = instances.iter().filter_map(read).collect();
         holds.restore(&files);
         let of: BTreeSet<PathBuf> =
             instances.iter().map(|instance| Supervisor::assignment_path(&self.config, instance)).collect();
@@ -375,7 +375,7 @@ impl Assignments {
         let hash = content_hash(&share);
         let path = Supervisor::assignment_path(&self.config, instance);
         let known = files.get(instance).map(|known| (known.generation, known.hash)).or_else(|| {
-            let file = self.file(instance)?;
+            let file = Supervisor::assignment_file(&self.config, instance)?;
             Some((file.generation, content_hash(&file.assignments)))
         });
         let generation = known.map_or(1, |(generation, known)| generation + u64::from(known != hash));
@@ -393,12 +393,6 @@ impl Assignments {
             tracing::info!(%instance, generation, assignments = count, "standing work handed over");
         }
         written
-    }
-
-    /// The file of an instance, if there is any.
-    fn file(&self, instance: &InstanceId) -> Option<AssignmentFile> {
-        let text = file::read_optional(&Supervisor::assignment_path(&self.config, instance)).ok()??;
-        serde_json::from_str(&text).ok()
     }
 }
 

@@ -24,7 +24,7 @@ use std::{
 
 use imn_contract::{
     ErrorCode, Fault, InstanceId, ModuleType,
-    latest::{Roll as RollTold, Tuning},
+    latest::{AssignmentFile, Roll as RollTold, Tuning},
 };
 use imn_runtime::{
     file,
@@ -259,6 +259,17 @@ impl Supervisor {
     /// Where an instance finds its standing work.
     pub(crate) fn assignment_path(config: &Config, instance: &InstanceId) -> PathBuf {
         config.state_dir.join("assignments").join(format!("{instance}.json"))
+    }
+
+    /// The standing work that an instance was told of last, if there is any. What cannot be read is logged and counts as
+    /// none: its rounds are then accounted for by nobody.
+    pub(crate) fn assignment_file(config: &Config, instance: &InstanceId) -> Option<AssignmentFile> {
+        let path = Self::assignment_path(config, instance);
+        let unreadable = |error: &dyn std::fmt::Display| {
+            tracing::error!(%instance, path = %path.display(), %error, "standing work cannot be read back");
+        };
+        let text = file::read_optional(&path).inspect_err(|error| unreadable(error)).ok()??;
+        serde_json::from_str(&text).inspect_err(|error| unreadable(error)).ok()
     }
 
     fn spool_path(&self, instance: &InstanceId) -> PathBuf {

@@ -196,9 +196,7 @@ impl Keeper {
     /// Records the rounds that it owed until others took them over, and has not made: no process of its own will.
     async fn settle(&self) {
         let supervisor = &self.supervisor;
-        let path = Supervisor::assignment_path(&supervisor.config, &self.instance);
-        let file = file::read_optional(&path).ok().flatten();
-        let file = file.and_then(|text| serde_json::from_str::<AssignmentFile>(&text).ok());
+        let file = Supervisor::assignment_file(&supervisor.config, &self.instance);
         let Some(AssignmentFile { mut assignments, .. }) = file else { return };
         assignments.retain(|assignment| assignment.until_us.is_some());
         if assignments.is_empty() {
