@@ -261,8 +261,8 @@ impl Supervisor {
         config.state_dir.join("assignments").join(format!("{instance}.json"))
     }
 
-    /// The standing work that an instance was told of last, if there is any. What cannot be read is logged and counts as
-    /// none: its rounds are then accounted for by nobody.
+    /// The standing work that an instance was told of last, if there is any. A file that cannot be read is logged and counts
+    /// as none: what the instance owed by it is then accounted for by nobody.
     pub(crate) fn assignment_file(config: &Config, instance: &InstanceId) -> Option<AssignmentFile> {
         let path = Self::assignment_path(config, instance);
         let unreadable = |error: &dyn std::fmt::Display| {
