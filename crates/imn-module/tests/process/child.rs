@@ -133,6 +133,14 @@ impl Bench {
         json(&self.request(&subject::work(&agent(), &task.kind), task).await)
     }
 
+    /// Hands a task to the queue group without waiting for an answer.
+    pub(crate) async fn send(&self, task: &Task) {
+        let payload = serde_json::to_vec(task).unwrap();
+        let (subject, reply) = (subject::work(&agent(), &task.kind), self.client.new_inbox());
+        self.client.publish_with_reply(subject, reply, payload.into()).await.unwrap();
+        self.client.flush().await.unwrap();
+    }
+
     pub(crate) async fn control(&self, op: ModuleOp) -> ControlReply {
         let subject = subject::module_control(&agent(), &instance(&self.kind));
         json(&self.request(&subject, &ModuleControl { v: 1, op }).await)

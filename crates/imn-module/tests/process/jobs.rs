@@ -151,7 +151,8 @@ async fn every_fault_has_an_end() {
     assert!(bench.hand(&flood).await.accepted);
     next(&mut progress).await;
     assert_eq!(bench.attempt(&flood.job_id).await.status, AttemptStatus::Succeeded);
-    assert!(bench.hand(&bench.task(json!({"mode": "exit"}))).await.accepted);
+    // The process may be gone before its answer to the task has left it.
+    bench.send(&bench.task(json!({"mode": "exit"}))).await;
     assert_eq!(bench.module.wait_deadline(DEADLINE).unwrap().code(), Some(86));
 }
 
