@@ -371,7 +371,7 @@ impl Assignments {
         instance: &InstanceId,
         mut share: Vec<Assignment>,
     ) -> Result<(), file::Error> {
-        share.sort_by(|a, b| (&a.target, &a.kind).cmp(&(&b.target, &b.kind)));
+        share.sort_by(|a, b| (&a.target, &a.kind, a.since_us).cmp(&(&b.target, &b.kind, b.since_us)));
         let hash = content_hash(&share);
         let path = Supervisor::assignment_path(&self.config, instance);
         let known = files.get(instance).map(|known| (known.generation, known.hash)).or_else(|| {

@@ -209,8 +209,10 @@ fn the_time_of_a_phase_is_its_own() {
     let outcome = measure_all(spec(), &format!("http://127.0.0.1:{port}/"), 1).remove(0);
     assert_eq!(outcome.error, None);
     let ms = |phase| outcome.phases().get(phase).unwrap().as_secs_f64() * 1e3;
-    assert!((119.0..200.0).contains(&ms(Phase::Processing)), "{}", ms(Phase::Processing));
-    assert!((79.0..160.0).contains(&ms(Phase::Transfer)), "{}", ms(Phase::Transfer));
+    // A busy host may see the begin of a phase late, which makes that phase shorter; what is counted wrongly is 40 ms at least.
+    assert!((100.0..200.0).contains(&ms(Phase::Processing)), "{}", ms(Phase::Processing));
+    assert!((60.0..160.0).contains(&ms(Phase::Transfer)), "{}", ms(Phase::Transfer));
+    assert!(outcome.elapsed > Duration::from_millis(199), "{:?}", outcome.elapsed);
     let sum: f64 = [Phase::Connect, Phase::Processing, Phase::Transfer].map(ms).iter().sum();
     assert!((outcome.elapsed.as_secs_f64() * 1e3 - sum).abs() < 5.0);
     assert!(outcome.floor.is_some_and(|floor| floor < Duration::from_millis(20)));

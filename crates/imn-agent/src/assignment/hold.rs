@@ -46,11 +46,29 @@ struct Came {
     since_us: i64,
 }
 
+impl Came {
+    /// The time of the one that it came from.
+    const fn term(self) -> Term {
+        Term { of: self.from, since_us: self.since_us, until_us: self.at_us }
+    }
+}
+
+/// A time that a target was an instance's, from which it has gone on to others since: until it has been well for a while,
+/// the instance is told of it, because it may still have to account for rounds in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Term {
+    of: u32,
+    since_us: i64,
+    until_us: i64,
+}
+
 /// Who has what.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Holds {
     names: Vec<InstanceId>,
     of: HashMap<u64, Hold>,
+    /// What there was before that, by target; few have any.
+    ended: HashMap<u64, Vec<Term>>,
 }
 
 /// What is to be written.
@@ -83,20 +101,30 @@ impl Holds {
         for file in files {
             let by = self.number(&file.instance);
             for assignment in file.assignments.iter().filter(|assignment| assignment.until_us.is_none()) {
-                self.of.entry(key(assignment)).or_insert(Hold { by: None, came: None }).by = Some(by);
+                let since_us = assignment.since_us;
+                let came = Some(Came { from: by, at_us: since_us, since_us });
+                self.of.insert(key(assignment), Hold { by: Some(by), came });
             }
         }
         for file in files {
-            let from = self.number(&file.instance);
+            let of = self.number(&file.instance);
             for assignment in &file.assignments {
-                let Some(at_us) = assignment.until_us else { continue };
-                let hold = self.of.entry(key(assignment)).or_insert(Hold { by: None, came: None });
-                // Of several, who had it last.
-                if hold.by != Some(from) && hold.came.is_none_or(|came| came.at_us < at_us) {
-                    hold.came = Some(Came { from, at_us, since_us: assignment.since_us });
-                }
+                let Some(until_us) = assignment.until_us else { continue };
+                let term = Term { of, since_us: assignment.since_us, until_us };
+                self.of.entry(key(assignment)).or_insert(Hold { by: None, came: None });
+                self.ended.entry(key(assignment)).or_default().push(term);
             }
         }
+        for (key, terms) in &mut self.ended {
+            let Some(hold) = self.of.get_mut(key) else { continue };
+            // Who had it last is whom it came from, if who has it now began then.
+            terms.sort_by_key(|term| term.until_us);
+            let since_us = hold.came.map_or(i64::MIN, |came| came.at_us);
+            if let Some(last) = terms.pop_if(|last| hold.by != Some(last.of) && since_us <= last.until_us) {
+                hold.came = Some(Came { from: last.of, at_us: last.until_us, since_us: last.since_us });
+            }
+        }
+        self.ended.retain(|_, terms| !terms.is_empty());
     }
 
     /// An instance is no more, and has settled what it owed: what has its name next knows nothing of that.
@@ -109,6 +137,10 @@ impl Holds {
                 *came = Came { from: *by, since_us: came.at_us, ..*came };
             }
         }
+        self.ended.retain(|_, terms| {
+            terms.retain(|term| term.of != number as u32);
+            !terms.is_empty()
+        });
     }
 
     /// Whether an instance has any target.
@@ -126,14 +158,19 @@ impl Holds {
     ) -> Shares {
         let mut shares = Shares::default();
         let mut of = HashMap::with_capacity(self.of.len());
+        let mut ended = HashMap::new();
         for (assignment, wanted) in work {
             let key = key(assignment);
             let wanted = wanted.map(|name| self.number(name));
             let known = self.of.get(&key).copied().unwrap_or(Hold { by: None, came: None });
             let mut hold = known;
+            let mut terms = self.ended.remove(&key).unwrap_or_default();
             match (known.by, wanted) {
                 (Some(by), Some(to)) if by != to => match self.hand_over(known, by, to, now_us, &condition) {
-                    Ok(changed) => hold = changed,
+                    Ok((changed, before)) => {
+                        hold = changed;
+                        terms.extend(before);
+                    }
                     Err(at_us) => shares.again(at_us),
                 },
                 (Some(_), _) => {}
@@ -144,23 +181,30 @@ impl Holds {
                 }
                 (None, None) => continue,
             }
-            if let Some(Came { from, at_us, .. }) = hold.came {
-                let settles =
-                    matches!(condition(&self.names[from as usize]), Condition::Ready | Condition::Gone);
-                if settles && at_us + SETTLED_US <= now_us {
-                    hold.came = None;
-                } else if settles {
-                    shares.again(at_us + SETTLED_US);
+            let mut is_settled = |of: &[u32], until_us: i64| {
+                let mut conditions = of.iter().map(|of| condition(&self.names[*of as usize]));
+                let settles = conditions.all(|is| matches!(is, Condition::Ready | Condition::Gone));
+                let is_settled = settles && until_us + SETTLED_US <= now_us;
+                if settles && !is_settled {
+                    shares.again(until_us + SETTLED_US);
                 }
-            }
+                is_settled
+            };
+            // Who has it is told as well, lest it account for the time of another.
+            hold.came =
+                hold.came.filter(|came| !is_settled(&[came.from, hold.by.unwrap_or(came.from)], came.at_us));
+            terms.retain(|term| !is_settled(&[term.of], term.until_us));
             of.insert(key, hold);
-            self.add(&mut shares, assignment, hold, &condition);
+            self.add(&mut shares, assignment, hold, &terms, &condition);
+            if !terms.is_empty() {
+                ended.insert(key, terms);
+            }
         }
-        self.of = of;
+        (self.of, self.ended) = (of, ended);
         shares
     }
 
-    /// The same target with another instance, or when it can be.
+    /// The same target with another instance, and the time before the one that has it now; or when it can be.
     fn hand_over(
         &self,
         hold: Hold,
@@ -168,7 +212,8 @@ impl Holds {
         to: u32,
         now_us: i64,
         condition: impl Fn(&InstanceId) -> Condition,
-    ) -> Result<Hold, i64> {
+    ) -> Result<(Hold, Option<Term>), i64> {
+        let mut before = None;
         let is_down = matches!(condition(&self.names[by as usize]), Condition::Down | Condition::Gone);
         let since_us = hold.came.map_or(0, |came| came.at_us);
         let came = match hold.came.filter(|came| came.at_us > now_us) {
@@ -178,9 +223,12 @@ impl Holds {
             // Both have been told: it stands.
             Some(came) => return Err(came.at_us),
             // Who is down makes no round any more.
-            None => Came { from: by, at_us: if is_down { now_us } else { now_us + LEAD_US }, since_us },
+            None => {
+                before = hold.came.filter(|came| came.from != by).map(Came::term);
+                Came { from: by, at_us: if is_down { now_us } else { now_us + LEAD_US }, since_us }
+            }
         };
-        Ok(Hold { by: Some(to), came: Some(came) })
+        Ok((Hold { by: Some(to), came: Some(came) }, before))
     }
 
     fn add(
@@ -188,22 +236,24 @@ impl Holds {
         shares: &mut Shares,
         assignment: &Assignment,
         hold: Hold,
+        ended: &[Term],
         condition: impl Fn(&InstanceId) -> Condition,
     ) {
         let Some(by) = hold.by else { return };
-        let mut taken = assignment.clone();
-        if let Some(Came { from, at_us, since_us }) = hold.came {
-            taken.since_us = taken.since_us.max(at_us);
-            let name = &self.names[from as usize];
-            let since_us = since_us.max(assignment.since_us);
-            if since_us < at_us && from != by && condition(name) != Condition::Gone {
+        let left = hold.came.filter(|came| came.from != by).map(Came::term);
+        for (term, leaves) in ended.iter().map(|term| (*term, false)).chain(left.map(|term| (term, true))) {
+            let name = &self.names[term.of as usize];
+            let since_us = term.since_us.max(assignment.since_us);
+            if since_us < term.until_us && condition(name) != Condition::Gone {
                 let share = shares.of.entry(name.clone()).or_default();
-                let left = Assignment { since_us, until_us: Some(at_us), ..assignment.clone() };
+                let left = Assignment { since_us, until_us: Some(term.until_us), ..assignment.clone() };
                 share.assignments.push(left);
-                share.leaving += 1;
-                share.until_us = share.until_us.max(at_us);
+                share.leaving += usize::from(leaves);
+                share.until_us = share.until_us.max(term.until_us);
             }
         }
+        let mut taken = assignment.clone();
+        taken.since_us = taken.since_us.max(hold.came.map_or(i64::MIN, |came| came.at_us));
         let share = shares.of.entry(self.names[by as usize].clone()).or_default();
         share.assignments.push(taken);
         share.until_us = i64::MAX;
@@ -287,8 +337,9 @@ mod tests {
         // Said once, it stands; then it can go on.
         assert_eq!(told(&mut holds, "A", NOW + 1), "A ..4000000, B 4000000.., again 4000000");
         // Of the time before it had it, who gives it away knows nothing.
-        assert_eq!(told(&mut holds, "C", AT), "B 4000000..8000000, C 8000000.., again 188000000");
-        assert_eq!(told(&mut holds, "", AT + LEAD_US), "B 4000000..8000000, C 8000000.., again 188000000");
+        let gone_on = "A ..4000000, B 4000000..8000000, C 8000000.., again 184000000";
+        assert_eq!(told(&mut holds, "C", AT), gone_on);
+        assert_eq!(told(&mut holds, "", AT + LEAD_US), gone_on);
         assert_eq!(told(&mut holds, "C", AT + LEAD_US + SETTLED_US), "C ..");
     }
 
@@ -317,8 +368,30 @@ mod tests {
         told(&mut holds, "B", NOW - LEAD_US);
         told(&mut holds, "A", NOW - LEAD_US);
         told(&mut holds, "b", NOW);
-        assert_eq!(told(&mut holds, "A", NOW + 1), "A 0.., again 180000000");
+        assert_eq!(told(&mut holds, "A", NOW + 1), "A 0.., B ..0, again 180000000");
         assert_eq!(begun("C"), "A ..4000000, C 4000000.., again 184000000");
+    }
+
+    #[test]
+    fn who_may_have_to_account_for_it_is_told_however_far_it_has_gone() {
+        let mut holds = Holds::default();
+        told(&mut holds, "a", NOW);
+        told(&mut holds, "B", NOW);
+        // From the heir to another, and back to the one that was down.
+        assert_eq!(told(&mut holds, "C", NOW + 1), "B 0..4000001, C 4000001.., a ..0, again 184000001");
+        let back = NOW + 1 + LEAD_US;
+        let all = "B 0..4000001, C 4000001..8000001, a ..0, a 8000001..";
+        assert_eq!(told(&mut holds, "a", back), format!("{all}, again 184000001"));
+        // It has not read any of it: what the others had is not its own.
+        assert_eq!(told(&mut holds, "a", back + 2 * SETTLED_US), "C 4000001..8000001, a ..0, a 8000001..");
+        holds.forget(&name("a"));
+        assert_eq!(told(&mut holds, "a", back + 2 * SETTLED_US), "C 4000001..8000001, a 8000001..");
+        let mut holds = Holds::default();
+        told(&mut holds, "A", NOW);
+        told(&mut holds, "B", NOW);
+        let all = "A ..4000000, A 8000000.., B 4000000..8000000";
+        assert_eq!(told(&mut holds, "A", AT), format!("{all}, again 184000000"));
+        assert_eq!(told(&mut holds, "A", AT + 2 * SETTLED_US), "A ..");
     }
 
     #[test]
@@ -353,10 +426,21 @@ mod tests {
         assert_eq!(half_way(std::slice::from_ref(&first), "A"), "A ..");
         // Too late to keep it: from then on it has to account for it.
         assert_eq!(half_way(&[file("A", 5, Some(NOW - 1))], "A"), "A -1.., again 179999999");
+        // Who had it before the last is told as well; so is who has it once more, even if nobody knows of the other any more.
+        let chain = |files: &[AssignmentFile]| half_way(files, "a");
+        let own = AssignmentFile {
+            assignments: [file("a", 5, Some(NOW - 9)), file("a", NOW - 1, None)]
+                .map(|file| file.assignments)
+                .concat(),
+            ..file("a", 5, None)
+        };
+        let other = file("C", NOW - 9, Some(NOW - 1));
+        assert_eq!(chain(&[own.clone(), other]), "C -9..-1, a ..-9, a -1..");
+        assert_eq!(chain(&[own]), "a ..-9, a -1..");
         // Who had it last is who hands it over.
         assert_eq!(
             half_way(&[first, file("B", 5, Some(NOW + 1))], "C"),
-            "A ..4000000, C 4000000.., again 184000000"
+            "A ..4000000, B ..1, C 4000000.., again 180000001"
         );
     }
 }

@@ -23,7 +23,7 @@ use super::{
     Addressing, Counts, Due, Spec, Standing, Stats,
     debt::{Gaps, Unsettled},
     name::{Answer, Names},
-    roster::Roster,
+    roster::{Roster, terms},
     schedule::{Address, Entry, Schedule},
 };
 
@@ -248,7 +248,7 @@ impl Keeper {
         let now_us = clock::now_us();
         let mut wanted = HashSet::with_capacity(file.assignments.len());
         let mut foreign = 0u64;
-        for assignment in file.assignments {
+        for assignment in terms(file.assignments, past.is_some()) {
             if assignment.kind != self.spec.config.kind {
                 foreign += 1;
                 continue;
@@ -280,7 +280,8 @@ impl Keeper {
 
     fn adopt(&mut self, assignment: &Assignment, past: Option<&Past>, now_us: i64) {
         let fingerprint = fingerprint(assignment);
-        let known = self.schedule.get(&assignment.target);
+        // At first nothing is: what there is of a target comes from a time of it that has ended.
+        let known = self.schedule.get(&assignment.target).filter(|_| past.is_none());
         if known.is_some_and(|entry| entry.fingerprint == fingerprint) {
             return;
         }
@@ -305,6 +306,10 @@ impl Keeper {
                 self.gaps.extend(gap);
             }
             (_, None) => {}
+        }
+        if assignment.until_us.is_some() {
+            // It does not grow into a later time of the target.
+            self.gaps.end(&assignment.target);
         }
         let entry = self.entry(assignment, fingerprint);
         if let (Address::Name(name), Ok(plan)) = (&entry.address, &entry.plan)

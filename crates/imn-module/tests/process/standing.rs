@@ -278,20 +278,26 @@ async fn a_target_is_an_instances_own_until_the_end_that_it_is_told() {
     assert!(dues(&store, 3).iter().all(|due_us| *due_us >= at_us));
     // What fell due while the process was being started is one, and none since.
     assert!(store.gaps.iter().all(|gap| gap.last_due_us < told_us), "{:?}", store.gaps);
-    // One that is dead at the end that it was told accounts for what it owed until then, and no more.
+    // One that is dead at the end that it was told accounts for what it owed until then, and no more; not for what another
+    // had until it came back, either.
     let end_us = now_us() + 3_500_000;
     plant.assignments[1].until_us = Some(end_us);
     plant.write();
     module.kill9();
+    let back = Assignment { since_us: end_us + 2_000_000, until_us: None, ..plant.assignments[1].clone() };
+    plant.assignments.push(back.clone());
+    plant.write();
     let away = u64::try_from(end_us - now_us()).unwrap() + 300_000;
     tokio::time::sleep(Duration::from_micros(away)).await;
     let again_us = now_us();
     let _module = plant.start();
-    store.until("rounds after the kill", |s| all(s, &plant, 2, again_us + 1_000_000)).await;
+    store.until("rounds after the kill", |s| all(s, &plant, 2, again_us + 4_000_000)).await;
     store.assert_whole(&plant.assignments[1..2], since_us, end_us);
-    let beyond = |gap: &Gap| gap.target == plant.assignments[1].target && gap.last_due_us >= end_us;
-    assert!(!store.gaps.iter().any(beyond), "{:?}", store.gaps);
-    assert!(dues(&store, 1).iter().all(|due_us| *due_us < end_us));
+    store.assert_whole(std::slice::from_ref(&back), back.since_us, again_us + 4_000_000);
+    let anothers = end_us..back.since_us;
+    let covers = |gap: &Gap| gap.first_due_us < anothers.end && gap.last_due_us >= anothers.start;
+    assert!(!store.gaps.iter().any(|gap| gap.target == back.target && covers(gap)), "{:?}", store.gaps);
+    assert!(!dues(&store, 1).iter().any(|due_us| anothers.contains(due_us)));
 }
 
 #[tokio::test]
