@@ -12,7 +12,7 @@ use std::{
 
 use imn_contract::{
     AgentId, Encoding, InstanceId, ModuleType, decode,
-    latest::{Assignment, AssignmentFile, AssignmentMark, AssignmentMeta, AssignmentShard, ModuleState},
+    latest::{Assignment, AssignmentFile, AssignmentMark, AssignmentMeta, AssignmentShard},
     stream,
 };
 use imn_runtime::{
@@ -261,8 +261,8 @@ impl Assignments {
         self.cache.join(format!("{shard}.shard"))
     }
 
-    /// Writes the files of all instances of standing work that differ from what they should be. Those that hand targets over
-    /// are written first: if the agent dies between, what nobody was given is a gap, and not done twice.
+    /// Writes the files of all instances of standing work that differ from what they should be. Who loses targets is told so
+    /// before another is given them: if the agent dies between, what nobody was given is a gap, and not done twice.
     fn distribute(&self, held: &mut Held, supervisor: &Supervisor) {
         let members = self.roster.standing();
         let conditions = self.conditions(held, &members, supervisor);
@@ -296,15 +296,26 @@ impl Assignments {
         for instance in shared.map(|member| &member.instance).chain(held.files.keys()) {
             files.entry(instance.clone()).or_default();
         }
-        let mut files: Vec<(InstanceId, Share)> = files.into_iter().collect();
-        files.sort_by_key(|(_, share)| std::cmp::Reverse(share.leaving));
         let mut owed: BTreeMap<InstanceId, Option<i64>> =
             conditions.keys().map(|instance| (instance.clone(), None)).collect();
+        let (mut losers, mut others) = (Vec::new(), Vec::new());
+        for (instance, Share { mut kept, gained, until_us }) in files {
+            owed.insert(instance.clone(), (!kept.is_empty() || !gained.is_empty()).then_some(until_us));
+            if !shares.losers.contains(&instance) {
+                kept.extend(gained);
+                others.push((instance, kept));
+            } else if gained.is_empty() {
+                losers.push((instance, kept));
+            } else {
+                losers.push((instance.clone(), kept.clone()));
+                kept.extend(gained);
+                others.push((instance, kept));
+            }
+        }
         held.holds = Some(holds);
         let mut written = true;
-        for (instance, share) in files {
-            owed.insert(instance.clone(), (!share.assignments.is_empty()).then_some(share.until_us));
-            if let Err(error) = self.write(&mut held.files, &instance, share.assignments) {
+        for (instance, share) in losers.into_iter().chain(others) {
+            if let Err(error) = self.write(&mut held.files, &instance, share) {
                 tracing::error!(%instance, %error, "standing work cannot be handed over; tried again");
                 written = false;
                 break;
@@ -335,10 +346,11 @@ impl Assignments {
         let running = supervisor.running();
         let members = members.values().flatten().map(|member| &member.instance);
         let all: BTreeSet<&InstanceId> = members.chain(held.files.keys()).chain(&running).collect();
-        let condition = |instance: &InstanceId| match self.roster.state(instance) {
-            Some(ModuleState::Ready | ModuleState::Saturated) => Condition::Ready,
-            _ if running.contains(instance) => Condition::Alive,
-            Some(_) => Condition::Down,
+        let now_us = clock::now_us();
+        let condition = |instance: &InstanceId| match self.roster.ready_for(instance) {
+            Some(time) => Condition::Ready { since_us: now_us - time.as_micros() as i64 },
+            None if running.contains(instance) || self.roster.is_wanted(instance) => Condition::Alive,
+            None if self.roster.state(instance).is_some() => Condition::Down,
             None => Condition::Gone,
         };
         all.into_iter().map(|instance| (instance.clone(), condition(instance))).collect()

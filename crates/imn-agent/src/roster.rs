@@ -302,6 +302,14 @@ impl Roster {
         self.lock().get(instance).map(|entry| entry.state(Instant::now()))
     }
 
+    /// How long an instance has been ready without a break, if it is.
+    pub(crate) fn ready_for(&self, instance: &InstanceId) -> Option<Duration> {
+        let (now, entries) = (Instant::now(), self.lock());
+        let entry = entries.get(instance)?;
+        let is_ready = matches!(entry.state(now), ModuleState::Ready | ModuleState::Saturated);
+        entry.ready_at.filter(|_| is_ready).map(|at| now.duration_since(at))
+    }
+
     /// Whether an instance has a process.
     pub(crate) fn has_process(&self, instance: &InstanceId) -> bool {
         self.lock().get(instance).is_some_and(|entry| entry.pid.is_some())

@@ -551,7 +551,6 @@ impl Config {
     }
 }
 
-/// Notes which rounds of a batch, due at or after `from_us`, were made or are told as gaps.
 /// The least due time, or none at all.
 fn least_due(rounds: &[Round], gaps: &[Gap]) -> i64 {
     rounds
@@ -562,6 +561,7 @@ fn least_due(rounds: &[Round], gaps: &[Gap]) -> i64 {
         .unwrap_or(i64::MAX)
 }
 
+/// Notes which rounds of a batch, due at or after `from_us`, were made or are told as gaps.
 fn note(done: &mut HashSet<(TargetId, i64)>, batch: &Batch, from_us: i64) {
     for round in batch.rounds.iter().filter(|round| round.due_us >= from_us) {
         if let Some(target) = &round.target {

@@ -1,7 +1,7 @@
 //! Which instance makes whose rounds, and from when on. A target that goes from one instance to another does so at a moment
 //! that both are told of before it comes, so that every round is made by one of them and by one only. Pure decisions.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use imn_contract::{
     InstanceId,
@@ -12,18 +12,21 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 /// How far ahead a hand-over lies. A module looks at its file every half second and hands rounds to its engine a second and
 /// a half before they are due; what it has handed over stands.
 const LEAD_US: i64 = 4_000_000;
-/// How long the one that has handed a target over is still told until when it was its own, and the one that has got it since
-/// when it is: one that is down meanwhile has to account for it, and what it has noted of its progress may be so old.
+/// How long the one that has handed a target over has to be ready before it is no longer told until when it was its own, and
+/// the one that has got it since when it is: only then has each accounted for its time, and noted so on disk.
 const SETTLED_US: i64 = 180_000_000;
+
+/// Of so many times that are over a target's instances are told at most: of the oldest, each has had occasions to account.
+const MOST_TERMS: usize = 8;
 
 /// How an instance is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Condition {
-    /// It has read its file.
-    Ready,
-    /// Its process runs.
+    /// It has said so, and has since not ended.
+    Ready { since_us: i64 },
+    /// It has a process, or is about to.
     Alive,
-    /// It has no process.
+    /// It has no process, and gets none by itself.
     Down,
     /// Nobody wants it.
     Gone,
@@ -53,8 +56,7 @@ impl Came {
     }
 }
 
-/// A time that a target was an instance's, from which it has gone on to others since: until it has been well for a while,
-/// the instance is told of it, because it may still have to account for rounds in it.
+/// A time in which a target was an instance's, and after which it has gone on to others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Term {
     of: u32,
@@ -75,6 +77,8 @@ pub(super) struct Holds {
 #[derive(Debug, Default)]
 pub(super) struct Shares {
     pub(super) of: BTreeMap<InstanceId, Share>,
+    /// Who has a target no more that it has had so far, and is to be told so before another is told that it has it.
+    pub(super) losers: BTreeSet<InstanceId>,
     /// When there is more to be written: what has to wait for another hand-over, and what is settled.
     pub(super) again_us: Option<i64>,
 }
@@ -82,9 +86,10 @@ pub(super) struct Shares {
 /// What one instance is to do.
 #[derive(Debug, Default)]
 pub(super) struct Share {
-    pub(super) assignments: Vec<Assignment>,
-    /// How many of them it hands over.
-    pub(super) leaving: usize,
+    /// What it has had so far, in force or handed over.
+    pub(super) kept: Vec<Assignment>,
+    /// What it takes over from others, or is new.
+    pub(super) gained: Vec<Assignment>,
     /// When the last of them is handed over; the end of time when any is not.
     pub(super) until_us: i64,
 }
@@ -102,8 +107,12 @@ impl Holds {
             let by = self.number(&file.instance);
             for assignment in file.assignments.iter().filter(|assignment| assignment.until_us.is_none()) {
                 let since_us = assignment.since_us;
-                let came = Some(Came { from: by, at_us: since_us, since_us });
-                self.of.insert(key(assignment), Hold { by: Some(by), came });
+                let hold = Hold { by: Some(by), came: Some(Came { from: by, at_us: since_us, since_us }) };
+                let known = self.of.entry(key(assignment)).or_insert(hold);
+                // Of two, one did not come to be told that it has it no more: it was to begin later.
+                if known.came.is_some_and(|came| since_us < came.at_us) {
+                    *known = hold;
+                }
             }
         }
         for file in files {
@@ -167,35 +176,48 @@ impl Holds {
             let mut terms = self.ended.remove(&key).unwrap_or_default();
             match (known.by, wanted) {
                 (Some(by), Some(to)) if by != to => match self.hand_over(known, by, to, now_us, &condition) {
-                    Ok((changed, before)) => {
+                    Ok((changed, ended)) => {
                         hold = changed;
-                        terms.extend(before);
+                        terms.extend(ended);
+                        shares.losers.insert(self.names[by as usize].clone());
                     }
                     Err(at_us) => shares.again(at_us),
                 },
-                (Some(_), _) => {}
+                (Some(_), _) | (None, None) => {}
                 (None, Some(to)) => {
                     hold.by = Some(to);
-                    // Nobody was told that it would take it over.
-                    hold.came = hold.came.filter(|came| came.from != to || came.at_us <= now_us);
+                    // Nobody was told that it would take it over from this one.
+                    if let Some(came) = hold.came.as_mut().filter(|came| came.from == to) {
+                        if came.at_us <= now_us {
+                            terms.push(came.term());
+                            came.since_us = came.at_us;
+                        } else {
+                            came.at_us = came.since_us;
+                        }
+                    }
                 }
-                (None, None) => continue,
             }
-            let mut is_settled = |of: &[u32], until_us: i64| {
-                let mut conditions = of.iter().map(|of| condition(&self.names[*of as usize]));
-                let settles = conditions.all(|is| matches!(is, Condition::Ready | Condition::Gone));
-                let is_settled = settles && until_us + SETTLED_US <= now_us;
-                if settles && !is_settled {
-                    shares.again(until_us + SETTLED_US);
+            // Who gets it back before another has begun has had it all the time.
+            let is_gained = known.by != hold.by && hold.came.map(|came| came.from) != hold.by;
+            terms.drain(..terms.len().saturating_sub(MOST_TERMS));
+            let mut settled = |number: u32, until_us: i64| {
+                let at_us = match condition(&self.names[number as usize]) {
+                    Condition::Ready { since_us } => since_us.max(until_us) + SETTLED_US,
+                    Condition::Gone => until_us + SETTLED_US,
+                    Condition::Alive | Condition::Down => now_us + SETTLED_US,
+                };
+                if at_us > now_us {
+                    shares.again(at_us);
                 }
-                is_settled
+                at_us <= now_us
             };
-            // Who has it is told as well, lest it account for the time of another.
-            hold.came =
-                hold.came.filter(|came| !is_settled(&[came.from, hold.by.unwrap_or(came.from)], came.at_us));
-            terms.retain(|term| !is_settled(&[term.of], term.until_us));
+            // Who has it must have accounted for its time as well, lest it take another's for its own.
+            let both = |came: &Came| [came.from, hold.by.unwrap_or(came.from)];
+            hold.came = hold.came.filter(|came| !both(came).into_iter().all(|one| settled(one, came.at_us)));
+            terms.retain(|term| !settled(term.of, term.until_us));
+            self.tell_ended(&mut shares, assignment, hold, &terms, &condition);
+            self.tell_holder(&mut shares, assignment, hold, is_gained);
             of.insert(key, hold);
-            self.add(&mut shares, assignment, hold, &terms, &condition);
             if !terms.is_empty() {
                 ended.insert(key, terms);
             }
@@ -213,7 +235,7 @@ impl Holds {
         now_us: i64,
         condition: impl Fn(&InstanceId) -> Condition,
     ) -> Result<(Hold, Option<Term>), i64> {
-        let mut before = None;
+        let mut ended = None;
         let is_down = matches!(condition(&self.names[by as usize]), Condition::Down | Condition::Gone);
         let since_us = hold.came.map_or(0, |came| came.at_us);
         let came = match hold.came.filter(|came| came.at_us > now_us) {
@@ -224,14 +246,14 @@ impl Holds {
             Some(came) => return Err(came.at_us),
             // Who is down makes no round any more.
             None => {
-                before = hold.came.filter(|came| came.from != by).map(Came::term);
+                ended = hold.came.filter(|came| came.from != by).map(Came::term);
                 Came { from: by, at_us: if is_down { now_us } else { now_us + LEAD_US }, since_us }
             }
         };
-        Ok((Hold { by: Some(to), came: Some(came) }, before))
+        Ok((Hold { by: Some(to), came: Some(came) }, ended))
     }
 
-    fn add(
+    fn tell_ended(
         &self,
         shares: &mut Shares,
         assignment: &Assignment,
@@ -239,23 +261,26 @@ impl Holds {
         ended: &[Term],
         condition: impl Fn(&InstanceId) -> Condition,
     ) {
-        let Some(by) = hold.by else { return };
-        let left = hold.came.filter(|came| came.from != by).map(Came::term);
-        for (term, leaves) in ended.iter().map(|term| (*term, false)).chain(left.map(|term| (term, true))) {
+        let last = hold.came.filter(|came| Some(came.from) != hold.by).map(Came::term);
+        for term in ended.iter().copied().chain(last) {
             let name = &self.names[term.of as usize];
             let since_us = term.since_us.max(assignment.since_us);
             if since_us < term.until_us && condition(name) != Condition::Gone {
                 let share = shares.of.entry(name.clone()).or_default();
                 let left = Assignment { since_us, until_us: Some(term.until_us), ..assignment.clone() };
-                share.assignments.push(left);
-                share.leaving += usize::from(leaves);
+                share.kept.push(left);
                 share.until_us = share.until_us.max(term.until_us);
             }
         }
+    }
+
+    fn tell_holder(&self, shares: &mut Shares, assignment: &Assignment, hold: Hold, is_gained: bool) {
+        let Some(by) = hold.by else { return };
         let mut taken = assignment.clone();
         taken.since_us = taken.since_us.max(hold.came.map_or(i64::MIN, |came| came.at_us));
         let share = shares.of.entry(self.names[by as usize].clone()).or_default();
-        share.assignments.push(taken);
+        let list = if is_gained { &mut share.gained } else { &mut share.kept };
+        list.push(taken);
         share.until_us = i64::MAX;
     }
 
@@ -300,7 +325,7 @@ mod tests {
     fn condition(name: &InstanceId) -> Condition {
         match name.as_str() {
             "a" | "b" | "c" => Condition::Down,
-            "A" | "B" | "C" => Condition::Ready,
+            "A" | "B" | "C" => Condition::Ready { since_us: 0 },
             _ => Condition::Gone,
         }
     }
@@ -315,7 +340,7 @@ mod tests {
         let shares = holds.share([(&work, wanted.as_ref())].into_iter(), now_us, condition);
         let mut words = Vec::new();
         for (instance, share) in &shares.of {
-            for one in &share.assignments {
+            for one in share.kept.iter().chain(&share.gained) {
                 let until = one.until_us.map(|at| (at - NOW).to_string()).unwrap_or_default();
                 let since = if one.since_us == 5 { String::new() } else { (one.since_us - NOW).to_string() };
                 words.push(format!("{instance} {since}..{until}"));
@@ -347,9 +372,9 @@ mod tests {
     fn what_one_that_is_down_had_goes_at_once() {
         let mut holds = Holds::default();
         told(&mut holds, "a", NOW);
-        assert_eq!(told(&mut holds, "B", NOW), "B 0.., a ..0");
+        assert_eq!(told(&mut holds, "B", NOW), "B 0.., a ..0, again 180000000");
         // It is told of it until it has come back.
-        assert_eq!(told(&mut holds, "B", NOW + 2 * SETTLED_US), "B 0.., a ..0");
+        assert_eq!(told(&mut holds, "B", NOW + 2 * SETTLED_US), "B 0.., a ..0, again 540000000");
         let mut holds = Holds::default();
         told(&mut holds, "gone", NOW);
         assert_eq!(told(&mut holds, "B", NOW), "B 0.., again 180000000");
@@ -378,14 +403,18 @@ mod tests {
         told(&mut holds, "a", NOW);
         told(&mut holds, "B", NOW);
         // From the heir to another, and back to the one that was down.
-        assert_eq!(told(&mut holds, "C", NOW + 1), "B 0..4000001, C 4000001.., a ..0, again 184000001");
+        assert_eq!(told(&mut holds, "C", NOW + 1), "B 0..4000001, C 4000001.., a ..0, again 180000001");
         let back = NOW + 1 + LEAD_US;
         let all = "B 0..4000001, C 4000001..8000001, a ..0, a 8000001..";
         assert_eq!(told(&mut holds, "a", back), format!("{all}, again 184000001"));
+        let later = "4000001..8000001, a ..0, a 8000001.., again 544000001";
         // It has not read any of it: what the others had is not its own.
-        assert_eq!(told(&mut holds, "a", back + 2 * SETTLED_US), "C 4000001..8000001, a ..0, a 8000001..");
+        assert_eq!(told(&mut holds, "a", back + 2 * SETTLED_US), format!("C {later}"));
         holds.forget(&name("a"));
-        assert_eq!(told(&mut holds, "a", back + 2 * SETTLED_US), "C 4000001..8000001, a 8000001..");
+        assert_eq!(
+            told(&mut holds, "a", back + 2 * SETTLED_US),
+            "C 4000001..8000001, a 8000001.., again 544000001"
+        );
         let mut holds = Holds::default();
         told(&mut holds, "A", NOW);
         told(&mut holds, "B", NOW);
@@ -395,10 +424,44 @@ mod tests {
     }
 
     #[test]
+    fn who_loses_is_known_before_who_gains() {
+        let mut holds = Holds::default();
+        told(&mut holds, "A", NOW);
+        let (work, to) = (work(), name("B"));
+        let mut share = |now_us| holds.share([(&work, Some(&to))].into_iter(), now_us, condition);
+        let shares = share(NOW);
+        assert_eq!(Vec::from_iter(shares.losers), [name("A")]);
+        assert_eq!((shares.of[&name("A")].kept.len(), shares.of[&name("A")].gained.len()), (1, 0));
+        assert_eq!((shares.of[&to].kept.len(), shares.of[&to].gained.len()), (0, 1));
+        let shares = share(NOW + 1);
+        assert!(shares.losers.is_empty() && shares.of[&to].gained.is_empty());
+    }
+
+    #[test]
+    fn time_that_is_over_is_told_until_its_instance_has_been_ready_for_long() {
+        let ready = |since_us| {
+            move |name: &InstanceId| match name.as_str() {
+                "a" => Condition::Ready { since_us },
+                _ => condition(name),
+            }
+        };
+        let mut holds = Holds::default();
+        told(&mut holds, "a", NOW);
+        told(&mut holds, "B", NOW);
+        let (work, by, back_us) = (work(), name("B"), NOW + 9 * SETTLED_US);
+        let mut owes = |now_us, since_us| {
+            let shares = holds.share([(&work, Some(&by))].into_iter(), now_us, ready(since_us));
+            (shares.of.contains_key(&name("a")), shares.again_us)
+        };
+        assert_eq!(owes(back_us, back_us), (true, Some(back_us + SETTLED_US)));
+        assert_eq!(owes(back_us + SETTLED_US, back_us), (false, None));
+    }
+
+    #[test]
     fn another_of_the_name_owes_nothing() {
         let mut holds = Holds::default();
         told(&mut holds, "a", NOW);
-        assert_eq!(told(&mut holds, "B", NOW), "B 0.., a ..0");
+        assert_eq!(told(&mut holds, "B", NOW), "B 0.., a ..0, again 180000000");
         holds.forget(&name("a"));
         assert_eq!(told(&mut holds, "B", NOW), "B 0.., again 180000000");
         assert_eq!(told(&mut holds, "B", NOW + SETTLED_US), "B ..");
@@ -415,6 +478,10 @@ mod tests {
         let mut holds = Holds::default();
         holds.restore(&[file("A", 5, Some(AT)), file("B", AT, None)]);
         assert_eq!(told(&mut holds, "A", NOW), "A ..4000000, B 4000000.., again 4000000");
+        // Of two that have it, the one that had it first.
+        let mut both = Holds::default();
+        both.restore(&[file("A", 5, None), file("B", AT, None)]);
+        assert!(both.has_any(&name("A")) && !both.has_any(&name("B")));
         // It had told the one and not yet the other.
         let half_way = |files: &[AssignmentFile], wanted: &str| {
             let mut holds = Holds::default();
@@ -425,7 +492,7 @@ mod tests {
         assert_eq!(half_way(std::slice::from_ref(&first), "C"), "A ..4000000, C 4000000.., again 184000000");
         assert_eq!(half_way(std::slice::from_ref(&first), "A"), "A ..");
         // Too late to keep it: from then on it has to account for it.
-        assert_eq!(half_way(&[file("A", 5, Some(NOW - 1))], "A"), "A -1.., again 179999999");
+        assert_eq!(half_way(&[file("A", 5, Some(NOW - 1))], "A"), "A ..-1, A -1.., again 179999999");
         // Who had it before the last is told as well; so is who has it once more, even if nobody knows of the other any more.
         let chain = |files: &[AssignmentFile]| half_way(files, "a");
         let own = AssignmentFile {
@@ -435,8 +502,8 @@ mod tests {
             ..file("a", 5, None)
         };
         let other = file("C", NOW - 9, Some(NOW - 1));
-        assert_eq!(chain(&[own.clone(), other]), "C -9..-1, a ..-9, a -1..");
-        assert_eq!(chain(&[own]), "a ..-9, a -1..");
+        assert_eq!(chain(&[own.clone(), other]), "C -9..-1, a ..-9, a -1.., again 179999999");
+        assert_eq!(chain(&[own]), "a ..-9, a -1.., again 180000000");
         // Who had it last is who hands it over.
         assert_eq!(
             half_way(&[first, file("B", 5, Some(NOW + 1))], "C"),

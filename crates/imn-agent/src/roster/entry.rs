@@ -55,6 +55,8 @@ pub(super) struct Entry {
     pub(super) progress: Progress,
     pub(super) health: Option<Heard>,
     pub(super) heard_at: Instant,
+    /// Since when it has been ready.
+    pub(super) ready_at: Option<Instant>,
     /// How its processes have ended.
     pub(super) life: watch::Sender<Life>,
 }
@@ -100,6 +102,7 @@ impl Entry {
             progress: Progress::default(),
             health: None,
             heard_at: Instant::now(),
+            ready_at: None,
             life: watch::Sender::new(Life::default()),
         }
     }
@@ -111,6 +114,7 @@ impl Entry {
         self.reason = reason;
         self.pid = None;
         self.word = Word::Silent;
+        self.ready_at = None;
         self.health = None;
         self.progress = Progress::default();
         self.heard_at = Instant::now();
@@ -119,6 +123,7 @@ impl Entry {
     /// It has said something of itself just now.
     pub(super) fn said(&mut self, word: Word) {
         self.word = word;
+        self.ready_at = (word == Word::Ready).then(|| self.ready_at.unwrap_or_else(Instant::now));
         self.duty.been_ready |= word == Word::Ready && !self.out_of_service();
         self.heard_at = Instant::now();
     }

@@ -90,6 +90,11 @@ impl Roster {
         });
     }
 
+    /// Whether an instance is started again when it ends.
+    pub(crate) fn is_wanted(&self, instance: &InstanceId) -> bool {
+        self.lock().get(instance).is_some_and(|entry| entry.service() != Service::Out)
+    }
+
     /// Whether others could do an instance's standing work.
     pub(crate) fn has_heir(&self, instance: &InstanceId) -> bool {
         let entries = self.lock();

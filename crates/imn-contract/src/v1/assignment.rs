@@ -126,6 +126,6 @@ pub struct AssignmentFile {
     /// The instance.
     pub instance: InstanceId,
     /// Its share. A target is named once for each time in which it is this instance's: those that have ended are told on
-    /// until it has been well for a while, so that one that died in them can account for them; at most one has no end.
+    /// until it has been ready for a while, so that one that died in them can account for them; at most one has no end.
     pub assignments: Vec<Assignment>,
 }

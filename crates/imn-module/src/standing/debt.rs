@@ -4,54 +4,82 @@ use std::collections::{BTreeMap, HashMap};
 
 use imn_contract::{TargetId, latest::Gap};
 
-/// Gaps that may still grow, one per target.
+/// Missed rounds of a target, one after the other.
+#[derive(Debug)]
+pub(super) struct Missed {
+    pub gap: Gap,
+    /// Time between them; 0 when that is not known.
+    pub interval_us: i64,
+}
+
+impl Missed {
+    /// Takes in the rounds that come next, or gives them back: a gap must not span what was made, or was another's.
+    fn grow(&mut self, next: Self) -> Option<Self> {
+        let continues = self.gap.reason == next.gap.reason
+            && self.interval_us == next.interval_us
+            && self.gap.last_due_us + self.interval_us == next.gap.first_due_us;
+        if !continues {
+            return Some(next);
+        }
+        self.gap.last_due_us = next.gap.last_due_us;
+        self.gap.rounds += next.gap.rounds;
+        None
+    }
+}
+
+/// Gaps that may still grow, one per target, and those that do not.
 #[derive(Debug, Default)]
 pub(super) struct Gaps {
-    open: HashMap<TargetId, Gap>,
-    closed: Vec<Gap>,
+    open: HashMap<TargetId, Missed>,
+    closed: Vec<Missed>,
 }
 
 impl Gaps {
-    /// Adds missed rounds of a target; they continue its open gap if they are of the same reason.
-    pub(super) fn add(&mut self, gap: Gap) {
-        if let Some(open) = self.open.get_mut(&gap.target) {
-            if open.reason == gap.reason && open.last_due_us < gap.first_due_us {
-                open.last_due_us = gap.last_due_us;
-                open.rounds += gap.rounds;
-                return;
+    /// Adds missed rounds of a target.
+    pub(super) fn add(&mut self, missed: Missed) {
+        if let Some(open) = self.open.get_mut(&missed.gap.target) {
+            if let Some(other) = open.grow(missed) {
+                self.closed.push(std::mem::replace(open, other));
             }
-            self.closed.push(std::mem::replace(open, gap));
         } else {
-            self.open.insert(gap.target.clone(), gap);
+            self.open.insert(missed.gap.target.clone(), missed);
         }
     }
 
-    /// [`add`](Self::add)s each.
-    pub(super) fn extend(&mut self, gaps: impl IntoIterator<Item = Gap>) {
-        gaps.into_iter().for_each(|gap| self.add(gap));
+    /// [`add`](Self::add)s each; all are of targets with this interval.
+    pub(super) fn extend(&mut self, gaps: impl IntoIterator<Item = Gap>, interval_us: u64) {
+        let interval_us = i64::try_from(interval_us).unwrap_or_default();
+        gaps.into_iter().for_each(|gap| self.add(Missed { gap, interval_us }));
     }
 
     /// A round of the target was made: its gap has ended.
     pub(super) fn end(&mut self, target: &TargetId) {
         if !self.open.is_empty()
-            && let Some(gap) = self.open.remove(target)
+            && let Some(missed) = self.open.remove(target)
         {
-            self.closed.push(gap);
+            self.closed.push(missed);
         }
     }
 
     /// What is to be written; `all` includes those that may still grow.
-    pub(super) fn take(&mut self, all: bool) -> Vec<Gap> {
-        let mut gaps = std::mem::take(&mut self.closed);
+    pub(super) fn take(&mut self, all: bool) -> Vec<Missed> {
+        let mut taken = std::mem::take(&mut self.closed);
         if all {
-            gaps.extend(self.open.drain().map(|(_, gap)| gap));
+            taken.extend(self.open.drain().map(|(_, missed)| missed));
         }
-        gaps
+        taken
+    }
+
+    /// What was taken could not be written.
+    pub(super) fn put_back(&mut self, taken: Vec<Missed>) {
+        for missed in taken {
+            self.add(missed);
+        }
     }
 
     /// The first due time that is not written yet.
     pub(super) fn first_due_us(&self) -> Option<i64> {
-        self.open.values().chain(&self.closed).map(|gap| gap.first_due_us).min()
+        self.open.values().chain(&self.closed).map(|missed| missed.gap.first_due_us).min()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -91,23 +119,37 @@ mod tests {
     #[test]
     fn gaps_grow_until_a_round_is_made() {
         let target = TargetId::new("t").unwrap();
-        let one = |due_us, reason: &str| Gap {
-            target: target.clone(),
-            first_due_us: due_us,
-            last_due_us: due_us,
-            rounds: 1,
-            reason: reason.to_owned(),
+        let one = |due_us, reason: &str| Missed {
+            gap: Gap {
+                target: target.clone(),
+                first_due_us: due_us,
+                last_due_us: due_us,
+                rounds: 1,
+                reason: reason.to_owned(),
+            },
+            interval_us: 2,
+        };
+        let rounds = |taken: &[Missed]| -> Vec<(i64, u64)> {
+            taken.iter().map(|missed| (missed.gap.first_due_us, missed.gap.rounds)).collect()
         };
         let mut gaps = Gaps::default();
         gaps.add(one(1, reason::SPOOL_FULL));
-        gaps.add(one(2, reason::SPOOL_FULL));
+        gaps.add(one(3, reason::SPOOL_FULL));
         assert_eq!(gaps.first_due_us(), Some(1));
         assert!(gaps.take(false).is_empty());
-        gaps.add(one(3, reason::OVERLOAD));
+        gaps.add(one(5, reason::OVERLOAD));
         gaps.end(&target);
         let taken = gaps.take(false);
-        assert_eq!(taken.iter().map(|g| g.rounds).collect::<Vec<_>>(), [2, 1]);
+        assert_eq!(rounds(&taken), [(1, 2), (5, 1)]);
         assert!(gaps.is_empty());
+        // The round between was made, or is another's; also when it is to be written once more.
+        gaps.add(one(9, reason::OVERLOAD));
+        gaps.put_back(taken);
+        gaps.end(&target);
+        gaps.add(one(11, reason::OVERLOAD));
+        let mut all = rounds(&gaps.take(true));
+        all.sort_unstable();
+        assert_eq!(all, [(1, 2), (5, 1), (9, 1), (11, 1)]);
     }
 
     #[test]

@@ -21,9 +21,9 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::{
     Addressing, Counts, Due, Spec, Standing, Stats,
-    debt::{Gaps, Unsettled},
+    debt::{Gaps, Missed, Unsettled},
     name::{Answer, Names},
-    roster::{Roster, terms},
+    roster::Roster,
     schedule::{Address, Entry, Schedule},
 };
 
@@ -247,14 +247,20 @@ impl Keeper {
         let past = self.past.take();
         let now_us = clock::now_us();
         let mut wanted = HashSet::with_capacity(file.assignments.len());
-        let mut foreign = 0u64;
-        for assignment in terms(file.assignments, past.is_some()) {
-            if assignment.kind != self.spec.config.kind {
-                foreign += 1;
-                continue;
+        let total = file.assignments.len();
+        let mut mine = file.assignments;
+        mine.retain(|assignment| assignment.kind == self.spec.config.kind);
+        let foreign = total - mine.len();
+        mine.sort_by(|a, b| (&a.target, a.since_us).cmp(&(&b.target, b.since_us)));
+        let mut mine = mine.into_iter().peekable();
+        while let Some(assignment) = mine.next() {
+            let has_ended = mine.peek().is_some_and(|next| next.target == assignment.target);
+            if has_ended && past.is_none() {
+                self.look_back(&assignment);
+            } else {
+                self.adopt(&assignment, past.as_ref(), now_us);
+                wanted.insert(assignment.target);
             }
-            self.adopt(&assignment, past.as_ref(), now_us);
-            wanted.insert(assignment.target);
         }
         if foreign > 0 {
             tracing::warn!(foreign, "assignments of another type ignored");
@@ -280,7 +286,7 @@ impl Keeper {
 
     fn adopt(&mut self, assignment: &Assignment, past: Option<&Past>, now_us: i64) {
         let fingerprint = fingerprint(assignment);
-        // At first nothing is: what there is of a target comes from a time of it that has ended.
+        // At first none is: what there is of a target comes from a time of it that has ended.
         let known = self.schedule.get(&assignment.target).filter(|_| past.is_none());
         if known.is_some_and(|entry| entry.fingerprint == fingerprint) {
             return;
@@ -288,28 +294,24 @@ impl Keeper {
         // Before this time its rounds have been handed over.
         let handed_us = known.map(|entry| self.horizon_us.min(entry.end_us));
         let mut from_us = (now_us + LEAD_US).max(assignment.since_us);
-        let end_us = assignment.end_us();
+        let (end_us, interval_us) = (assignment.end_us(), assignment.interval_us());
         match (past, handed_us) {
             // Changed: the rounds handed over so far stand, the new ones begin behind them.
             (_, Some(handed_us)) => {
                 let behind_us = handed_us.max(assignment.since_us);
                 from_us = from_us.max(behind_us);
                 let why = if handed_us < self.horizon_us { reason::MOVED } else { reason::OVERLOAD };
-                self.gaps.extend(gap(assignment, behind_us, from_us.min(end_us), why));
+                self.gaps.extend(gap(assignment, behind_us, from_us.min(end_us), why), interval_us);
             }
             (Some(past), None) if past.is_known() => {
                 from_us = from_us.max(past.last_done_us(&assignment.target).map_or(i64::MIN, |due| due + 1));
-                self.gaps.extend(past.missing(assignment, from_us.min(end_us)));
+                self.gaps.extend(past.missing(assignment, from_us.min(end_us)), interval_us);
             }
             (_, None) if assignment.since_us > now_us - YOUNG_US => {
                 let gap = gap(assignment, assignment.since_us, from_us.min(end_us), reason::MOVED);
-                self.gaps.extend(gap);
+                self.gaps.extend(gap, interval_us);
             }
             (_, None) => {}
-        }
-        if assignment.until_us.is_some() {
-            // It does not grow into a later time of the target.
-            self.gaps.end(&assignment.target);
         }
         let entry = self.entry(assignment, fingerprint);
         if let (Address::Name(name), Ok(plan)) = (&entry.address, &entry.plan)
@@ -319,6 +321,14 @@ impl Keeper {
             self.names.look_up(name, family);
         }
         self.schedule.insert(entry, assignment.next_due_us(from_us));
+    }
+
+    /// A time of a target that has ended, and after which it was this instance's again: what was not handed over of it, if
+    /// the thread was held up so long that it sees both at once, is a gap.
+    fn look_back(&mut self, term: &Assignment) {
+        let Some(known) = self.schedule.get(&term.target) else { return };
+        let from_us = self.horizon_us.min(known.end_us).max(term.since_us);
+        self.gaps.extend(gap(term, from_us, term.end_us(), reason::MOVED), term.interval_us());
     }
 
     fn entry(&mut self, assignment: &Assignment, fingerprint: u64) -> Entry {
@@ -493,13 +503,15 @@ impl Keeper {
     }
 
     fn miss(&mut self, entry: &Entry, due_us: i64, rounds: u64, why: &str) {
-        self.gaps.add(Gap {
+        let interval_us = entry.interval_us;
+        let gap = Gap {
             target: entry.target.clone(),
             first_due_us: due_us,
-            last_due_us: due_us + (rounds as i64 - 1) * entry.interval_us,
+            last_due_us: due_us + (rounds as i64 - 1) * interval_us,
             rounds,
             reason: why.to_owned(),
-        });
+        };
+        self.gaps.add(Missed { gap, interval_us });
     }
 
     /// An outcome that never came must not hold the progress mark for ever.
@@ -522,7 +534,8 @@ impl Keeper {
     fn write(&mut self, all: bool) {
         let pause = if self.spool.is_full() { WRITE_GAPS_FULL } else { WRITE_GAPS };
         let ripe = all || self.gaps_written.elapsed() >= pause;
-        let gaps = if self.gaps.is_empty() { Vec::new() } else { self.gaps.take(ripe) };
+        let missed = if self.gaps.is_empty() { Vec::new() } else { self.gaps.take(ripe) };
+        let gaps: Vec<Gap> = missed.iter().map(|missed| missed.gap.clone()).collect();
         if ripe {
             self.gaps_written = Instant::now();
         }
@@ -530,7 +543,7 @@ impl Keeper {
             && let Err(error) = self.spool.append(&self.rounds, &gaps)
         {
             tracing::error!(%error, rounds = self.rounds.len(), "spool refuses rounds; trying again");
-            self.gaps.extend(gaps);
+            self.gaps.put_back(missed);
             self.shed();
             return;
         }
@@ -547,18 +560,12 @@ impl Keeper {
 
     /// Keeps the memory bounded while the disk refuses: the oldest rounds stay, the newest become gaps.
     fn shed(&mut self) {
-        while self.rounds.len() > BACKLOG
-            && let Some(round) = self.rounds.pop()
-        {
-            if let Some(target) = round.target {
-                self.gaps.add(Gap {
-                    target,
-                    first_due_us: round.due_us,
-                    last_due_us: round.due_us,
-                    rounds: 1,
-                    reason: reason::SPOOL_LOST.to_owned(),
-                });
-            }
+        for Round { target, due_us, .. } in self.rounds.drain(BACKLOG.min(self.rounds.len())..) {
+            let Some(target) = target else { continue };
+            let interval_us = self.schedule.get(&target).map_or(0, |entry| entry.interval_us);
+            let reason = reason::SPOOL_LOST.to_owned();
+            let gap = Gap { target, first_due_us: due_us, last_due_us: due_us, rounds: 1, reason };
+            self.gaps.add(Missed { gap, interval_us });
         }
     }
 }

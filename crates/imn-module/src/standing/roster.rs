@@ -6,10 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use imn_contract::{
-    InstanceId,
-    latest::{Assignment, AssignmentFile},
-};
+use imn_contract::{InstanceId, latest::AssignmentFile};
 
 /// What tells one version of the file from the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,44 +70,9 @@ fn read(path: &Path, instance: &InstanceId) -> Result<AssignmentFile, String> {
     Ok(file)
 }
 
-/// The times in which targets are this instance's, in the order in which they come: `all` of them for one that has just
-/// started and has to account for those in which it died, the last of each target for one that ran through the others.
-pub(super) fn terms(mut assignments: Vec<Assignment>, all: bool) -> Vec<Assignment> {
-    assignments.sort_by(|a, b| (&a.target, a.since_us).cmp(&(&b.target, b.since_us)));
-    if !all {
-        assignments.reverse();
-        assignments.dedup_by(|later, first| later.target == first.target);
-    }
-    assignments
-}
-
 #[cfg(test)]
 mod tests {
-    use imn_contract::{ModuleType, TargetId};
-
     use super::*;
-
-    #[test]
-    fn who_runs_looks_at_the_last_time_of_a_target_only() {
-        let one = |target: &str, since_us, until_us| Assignment {
-            target: TargetId::new(target).unwrap(),
-            kind: ModuleType::new("icmp").unwrap(),
-            address: "192.0.2.1".to_owned(),
-            interval_ms: 1000,
-            timeout_ms: 1000,
-            count: 1,
-            params: serde_json::Map::new(),
-            since_us,
-            until_us,
-        };
-        let told = vec![one("t", 9, None), one("u", 1, Some(3)), one("t", 1, Some(3)), one("t", 4, Some(6))];
-        let since = |all| -> Vec<(String, i64)> {
-            terms(told.clone(), all).iter().map(|one| (one.target.to_string(), one.since_us)).collect()
-        };
-        let all = [("t", 1), ("t", 4), ("t", 9), ("u", 1)].map(|(target, since)| (target.to_owned(), since));
-        assert_eq!(since(true), all);
-        assert_eq!(since(false), [all[3].clone(), all[2].clone()]);
-    }
 
     #[test]
     fn each_version_is_read_once_and_nonsense_changes_nothing() {
