@@ -435,6 +435,28 @@ mod tests {
         assert_eq!((shares.of[&to].kept.len(), shares.of[&to].gained.len()), (0, 1));
         let shares = share(NOW + 1);
         assert!(shares.losers.is_empty() && shares.of[&to].gained.is_empty());
+        // What it gets back it gains, unless the other has not begun and never will.
+        for (heir, now_us, gained) in [("B", AT, 1), ("b", NOW + 1, 0)] {
+            let mut holds = Holds::default();
+            told(&mut holds, "A", NOW);
+            told(&mut holds, heir, NOW);
+            let shares = holds.share([(&work, Some(&name("A")))].into_iter(), now_us, condition);
+            assert_eq!(Vec::from_iter(shares.losers), [name(heir)]);
+            assert_eq!(shares.of[&name("A")].gained.len(), gained, "from {heir}");
+        }
+    }
+
+    #[test]
+    fn what_is_told_of_a_target_is_bounded() {
+        let mut holds = Holds::default();
+        let mut all = String::new();
+        for turn in 0..4 * MOST_TERMS {
+            let to = if turn % 2 == 0 { "A" } else { "B" };
+            all = told(&mut holds, to, NOW + turn as i64 * LEAD_US);
+        }
+        // The oldest are not told any more; the last, whoever has it, and when to look again are.
+        assert_eq!(all.split(", ").count(), MOST_TERMS + 3, "{all}");
+        assert!(!all.contains("A ..") && all.contains("B 128000000.., again"), "{all}");
     }
 
     #[test]
